@@ -1,0 +1,76 @@
+// Package podfs names everything inside rkt's data directory and inside a pod
+// directory. stage0 and stage1 both read and write there; neither knows the
+// other, so what they must agree on is here and nowhere else.
+package podfs
+
+import "path/filepath"
+
+// Directories below the data directory's pods/ folder: one per phase of a
+// pod's life, in the order pods move through them.
+const (
+	Embryo        = "embryo"
+	Prepare       = "prepare"
+	Prepared      = "prepared"
+	Run           = "run"
+	ExitedGarbage = "exited-garbage"
+	Garbage       = "garbage"
+)
+
+// Files in a pod directory.
+const (
+	PodManifest     = "pod"
+	PodCreated      = "pod-created"
+	PodLock         = "pod.lck"
+	OverlayPrepared = "overlay-prepared"
+	PrivateUsers    = "private-users-prepared"
+	Stage1TreeID    = "stage1TreeStoreID"
+	Pid             = "pid"
+	Ppid            = "ppid"
+	Pgid            = "pgid"
+	Subcgroup       = "subcgroup"
+	Netns           = "netns"
+	NetDir          = "net"
+	NetInfo         = "net-info.json"
+	Flavor          = "flavor"
+	RuntimeConfig   = "runtime-config"
+	SharedVolumes   = "sharedVolumes"
+	MachineName     = "machine"
+	DeclaredName    = "declared-name"
+	UnitName        = "unit"
+	Stage1          = "stage1"
+	Stage1Manifest  = "stage1/manifest"
+	Stage1Rootfs    = "stage1/rootfs"
+	Overlay         = "overlay"
+	AppsInfo        = "appsinfo"
+	ReleasedMarker  = "released"
+	TreeStoreIDFile = "treeStoreID"
+	ManifestFile    = "manifest"
+	RootfsDir       = "rootfs"
+)
+
+// Paths inside the stage1 root file system (relative to it).
+const (
+	Stage2Dir        = "opt/stage2"
+	StatusDir        = "rkt/status"
+	EnvDir           = "rkt/env"
+	AppRecordDir     = "rkt/apps"
+	SupervisorStatus = "rkt/supervisor-status"
+	UnitDir          = "rkt/units"
+	ResolvConf       = "etc/rkt-resolv.conf"
+	Hosts            = "etc/rkt-hosts"
+)
+
+// AppInfo is the directory of an app's image manifest and tree id, relative to
+// the pod directory.
+func AppInfo(app string) string { return filepath.Join(AppsInfo, app) }
+
+// AppRootfs is an app's root file system, relative to the pod directory.
+func AppRootfs(app string) string {
+	return filepath.Join(Stage1Rootfs, Stage2Dir, app, RootfsDir)
+}
+
+// Upper is the overlay upper directory for a tree; app is "" for stage1.
+func Upper(tree, app string) string { return filepath.Join(Overlay, tree, "upper", app) }
+
+// Work is the overlay work directory for a tree; app is "" for stage1.
+func Work(tree, app string) string { return filepath.Join(Overlay, tree, "work", app) }

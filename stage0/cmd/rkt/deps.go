@@ -1,0 +1,23 @@
+package main
+import (
+ _ "github.com/coreos/go-systemd/v22/unit"
+ _ "github.com/coreos/go-systemd/v22/dbus"
+ _ "github.com/coreos/go-systemd/v22/machine1"
+ _ "github.com/coreos/go-systemd/v22/daemon"
+ _ "github.com/coreos/go-systemd/v22/journal"
+ _ "github.com/godbus/dbus/v5"
+ _ "github.com/appc/spec/schema"
+ _ "github.com/ProtonMail/go-crypto/openpgp"
+ _ "github.com/containernetworking/cni/libcni"
+ _ "github.com/sirupsen/logrus"
+ _ "github.com/spf13/cobra"
+ _ "github.com/klauspost/compress/gzip"
+ _ "github.com/ulikunitz/xz"
+ _ "golang.org/x/sys/unix"
+ _ "github.com/vishvananda/netlink"
+ _ "github.com/elastic/go-seccomp-bpf"
+ _ "github.com/google/go-cmp/cmp"
+ _ "github.com/rogpeppe/go-internal/testscript"
+ _ "golang.org/x/term"
+)
+func main(){}
