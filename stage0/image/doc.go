@@ -1,0 +1,21 @@
+// Package image finds images, fetches and verifies them: given a reference it
+// yields an image whose verified bytes are in the store. It is the only part of
+// rkt that speaks HTTP for images.
+//
+// Invariants: a hash never causes a network request; nothing becomes visible in
+// the store before its signature, name and labels were checked; an image that
+// was admitted unsigned is never taken as verified later.
+//
+// Exported:
+//
+//	ParseRef(text string) (Ref, error); (Ref) String(), Kind, Name, Labels …
+//	ParseInsecure(list string) (Insecure, error)
+//	ParsePullPolicy(word string) (PullPolicy, error)
+//	Fetcher{Store, Keys, Config, Insecure, Policy, TrustKeysFromHTTPS, Progress, Log …}
+//	(*Fetcher) Fetch(ctx, ref Ref, o FetchOptions) (Image, error)
+//	(*Fetcher) Lookup(ref Ref) (Image, error)              store only: hash or name, labels as given
+//	(*Fetcher) FindStage1(ctx, o Stage1Options) (Image, error)
+//	Progress interface; NewProgress(w io.Writer, terminal bool) Progress
+//
+// stage0/prepare and stage0/cli may import it.
+package image
