@@ -288,7 +288,7 @@ func (c *cleaner) isolators(raw json.RawMessage, where string) (json.RawMessage,
 		}
 		var iso types.Isolator
 		if err := iso.UnmarshalJSON(doc); err != nil {
-			return nil, fmt.Errorf("%s: isolator %q: %w", at, iso.Name, err)
+			return nil, fmt.Errorf("%s: isolator %s: %w", at, item["name"], err)
 		}
 		if iso.Value() == nil {
 			c.warnings = append(c.warnings, Warning{Path: at, Text: fmt.Sprintf("unknown isolator %q has no effect", iso.Name)})

@@ -1,6 +1,8 @@
 package config
 
-import "errors"
+import (
+	"github.com/rkt-systemd/rkt/internal/buildinfo"
+)
 
 // Dirs are the three layers, weak to strong; an empty name is no layer.
 type Dirs struct {
@@ -30,15 +32,18 @@ type Auth struct {
 	AWS   AWSSecret
 }
 
+// BasicSecret is a user's name and password.
 type BasicSecret struct {
 	User     string `json:"user"`
 	Password string `json:"password"`
 }
 
+// OAuthSecret is a bearer token.
 type OAuthSecret struct {
 	Token string `json:"token"`
 }
 
+// AWSSecret signs requests to S3.
 type AWSSecret struct {
 	AccessKeyID     string `json:"accessKeyID"`
 	SecretAccessKey string `json:"secretAccessKey"`
@@ -58,5 +63,27 @@ type Stage1 struct {
 	Location string `json:"location"` // absolute path or URL
 }
 
-func Load(d Dirs) (*Config, error)                 { return nil, errors.New("not implemented") }
-func (c *Config) JSON(pretty bool) ([]byte, error) { return nil, errors.New("not implemented") }
+// AuthFor finds the credentials for host, or host:port, exactly as in the URL.
+func (c *Config) AuthFor(host string) (Auth, bool) {
+	if c == nil {
+		return Auth{}, false
+	}
+	a, ok := c.Auth[host]
+	return a, ok
+}
+
+// DataDir is the configured or built-in data directory.
+func (c *Config) DataDir() string {
+	if c != nil && c.Paths.Data != "" {
+		return c.Paths.Data
+	}
+	return buildinfo.DataDir
+}
+
+// Stage1ImagesDir is the configured or built-in directory of stage1 images.
+func (c *Config) Stage1ImagesDir() string {
+	if c != nil && c.Paths.Stage1Images != "" {
+		return c.Paths.Stage1Images
+	}
+	return buildinfo.Stage1Dir
+}
