@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	statusDir = "/rkt/status"
+	// firstFailure marks that an app has failed: later failures, mostly of apps
+	// stopped because of the first, do not change the pod's exit status.
+	firstFailure = "/rkt/first-failure"
+)
+
+// exited runs as ExecStopPost= of an app: it records how the app ended
+// (systemd.exec(5), $SERVICE_RESULT, $EXIT_CODE, $EXIT_STATUS). The status of
+// an app that a signal ended is the signal's number; systemd itself would end
+// the pod with 255 then, so the number is handed to it here.
+func exited(args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: rkt-stage2 exited NAME")
+	}
+	app := args[0]
+	status := exitStatus(os.Getenv("SERVICE_RESULT"), os.Getenv("EXIT_CODE"), os.Getenv("EXIT_STATUS"))
+	if err := writeStatus(app, status); err != nil {
+		return err
+	}
+	if status == 0 {
+		return nil
+	}
+	f, err := os.OpenFile(firstFailure, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("marking the pod's first failure: %w", err)
+	}
+	_, err = fmt.Fprintln(f, app)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("marking the pod's first failure: %w", err)
+	}
+	if os.Getenv("EXIT_CODE") == "exited" && os.Getenv("EXIT_STATUS") == strconv.Itoa(status) {
+		return nil // FailureAction=exit passes this on by itself
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	// A pod that is being stopped ends with 0, however its apps take the signal.
+	out, _ := exec.CommandContext(ctx, "/usr/bin/systemctl", "is-system-running").Output()
+	if strings.TrimSpace(string(out)) == "stopping" {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, "/usr/bin/systemctl", "--no-block", "exit", strconv.Itoa(status))
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
+
+// exitStatus maps systemd's account of an end to one number.
+func exitStatus(result, code, status string) int {
+	if result == "success" {
+		return 0
+	}
+	switch code {
+	case "exited":
+		if n, err := strconv.Atoi(status); err == nil && n > 0 {
+			return n
+		}
+	case "killed", "dumped":
+		if n := unix.SignalNum("SIG" + status); n > 0 {
+			return int(n)
+		}
+		if n, err := strconv.Atoi(status); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 1 // failed without a status: a handler, a timeout, a broken protocol
+}
+
+// writeStatus writes the file whole: readers may look at any time.
+func writeStatus(app string, status int) error {
+	tmp := statusDir + "/." + app + ".new"
+	if err := os.WriteFile(tmp, fmt.Appendf(nil, "%d\n", status), 0o644); err != nil {
+		return fmt.Errorf("recording the status of app %q: %w", app, err)
+	}
+	if err := os.Rename(tmp, statusDir+"/"+app); err != nil {
+		return fmt.Errorf("recording the status of app %q: %w", app, err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+// Package launch starts the processes of an app: it builds the app's view of
+// the file system in a mount namespace of its own, drops users, capabilities
+// and system calls, and executes. stage1 writes a Spec per app before the pod
+// starts; rkt-stage2 reads it inside the pod for the app itself, for its event
+// handlers, for enter and for shells, so that all of them are confined alike.
+package launch
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// Spec is everything the launcher needs to know of an app, resolved: users are
+// numbers, paths are paths in the app's root.
+type Spec struct {
+	Name string `json:"name"`
+	// Root is the app's root file system as PID 1 of the pod sees it.
+	Root     string   `json:"root"`
+	Exec     []string `json:"exec"`
+	PreStart []string `json:"preStart,omitempty"`
+	PostStop []string `json:"postStop,omitempty"`
+	Dir      string   `json:"dir"`
+	Env      []string `json:"env"`
+	UID      uint32   `json:"uid"`
+	GID      uint32   `json:"gid"`
+	Groups   []uint32 `json:"groups,omitempty"`
+	// Caps is the capability bounding set, a bit per capability number.
+	Caps            uint64 `json:"caps"`
+	NoNewPrivileges bool   `json:"noNewPrivileges,omitempty"`
+	// Filter is the path of a compiled system call filter in the pod's root;
+	// empty means none but the pod's.
+	Filter       string `json:"filter,omitempty"`
+	ReadOnlyRoot bool   `json:"readOnlyRoot,omitempty"`
+	// MaskPaths hides and write-protects kernel interfaces (maskedPaths).
+	MaskPaths bool `json:"maskPaths,omitempty"`
+	// OwnSys leaves /sys alone: a volume is mounted on or below it.
+	OwnSys bool `json:"ownSys,omitempty"`
+	// DevVolumes are the targets of volumes below /dev.
+	DevVolumes []string `json:"devVolumes,omitempty"`
+	// Notify says that the app itself tells systemd when it is ready.
+	Notify bool `json:"notify,omitempty"`
+	// Binds are single files of the pod shown in the app.
+	Binds []Bind `json:"binds,omitempty"`
+}
+
+// Bind shows Source, a file of the pod's root, at Target in the app.
+type Bind struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	// IfAbsent leaves an existing target of the image alone.
+	IfAbsent bool `json:"ifAbsent,omitempty"`
+}
+
+// Dir is where the records lie, in the pod's root.
+const Dir = "/rkt/apps"
+
+// ReadSpec reads the record of an app inside the pod.
+func ReadSpec(app string) (*Spec, error) {
+	b, err := os.ReadFile(Dir + "/" + app + ".json")
+	if err != nil {
+		return nil, fmt.Errorf("reading the record of app %q: %w", app, err)
+	}
+	s := &Spec{}
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("reading the record of app %q: %w", app, err)
+	}
+	return s, nil
+}
+
+// Capabilities by number (capability.h), in the spelling of manifests.
+var capNames = [...]string{
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+	"CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
+	"CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
+	"CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
+	"CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+	"CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
+	"CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+}
+
+// AllCaps is every capability this program knows.
+const AllCaps = uint64(1)<<len(capNames) - 1
+
+// CapByName returns the bit of a capability.
+func CapByName(name string) (uint64, bool) {
+	for i, n := range capNames {
+		if n == name {
+			return 1 << i, true
+		}
+	}
+	return 0, false
+}
+
+// CapNames lists the capabilities in a set.
+func CapNames(set uint64) []string {
+	var out []string
+	for i, n := range capNames {
+		if set&(1<<i) != 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// DefaultCaps is the set of an app without a capability isolator.
+func DefaultCaps() uint64 {
+	var set uint64
+	for _, n := range []string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_KILL",
+		"CAP_MKNOD", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETFCAP", "CAP_SYS_CHROOT"} {
+		b, _ := CapByName(n)
+		set |= b
+	}
+	return set
+}
