@@ -14,8 +14,8 @@ import (
 // Limits of an entry: journald's own are 1024 fields, 768 MiB a field; lines
 // of that size serve nobody here, so larger values are cut.
 const (
-	maxFields    = 1024
-	maxValue     = 1 << 20
+	maxFields = 1024
+	maxValue  = 1 << 20
 )
 
 var errFormat = errors.New("malformed journal export")

@@ -1,0 +1,208 @@
+package podfile
+
+import (
+	"strings"
+
+	"github.com/rkt-systemd/rkt/internal/jsonpos"
+	"github.com/rkt-systemd/rkt/internal/unitfile"
+)
+
+func unescape(s string) string {
+	if u, err := unitfile.Unescape(s); err == nil {
+		return u
+	}
+	return s
+}
+
+var systemdKeys = []string{"unit", "service", "install", "socket", "timer", "path"}
+
+// systemd reads the directives for the host's unit.
+func (p *parser) systemd(v *jsonpos.Value) {
+	if !p.object(v, "systemd") {
+		return
+	}
+	for _, m := range v.Members {
+		at := join("systemd", m.Key)
+		switch m.Key {
+		case "unit":
+			p.pod.Unit = p.directives(m.Value, at, m.Key)
+		case "service":
+			p.pod.Service = p.directives(m.Value, at, m.Key)
+		case "install":
+			p.pod.Install = p.directives(m.Value, at, m.Key)
+		case "socket", "timer", "path":
+			p.errorf(m.Value, at, "is not supported by this version; write a ", m.Key, " unit of your own for ", p.pod.UnitName())
+		default:
+			p.unknown(m, "systemd", systemdKeys)
+		}
+	}
+}
+
+func (p *parser) directives(v *jsonpos.Value, path, section string) []Directive {
+	if !p.object(v, path) {
+		return nil
+	}
+	var out []Directive
+	for _, m := range v.Members {
+		at := join(path, m.Key)
+		if err := unitfile.CheckKey(m.Key); err != nil {
+			p.report(Error, m.Pos, at, err.Error(), "")
+			continue
+		}
+		if reason := refused(section, m.Key); reason != "" {
+			p.report(Error, m.Pos, at, m.Key+"= cannot be set: "+reason, "")
+			continue
+		}
+		known := map[string]string{"unit": knownUnit, "service": knownService, "install": knownInstall}[section]
+		if !strings.Contains(known, " "+m.Key+" ") && !strings.HasPrefix(m.Key, "X-") {
+			p.report(Warning, m.Pos, at, "systemd may not know the directive "+m.Key+"=", nearest(m.Key, strings.Fields(known)))
+		}
+		if section == "service" && (m.Key == "Environment" || m.Key == "EnvironmentFile" || m.Key == "PassEnvironment") {
+			p.warnf(m.Pos, at, "sets the environment of rkt itself, not of the apps; see apps[].environment")
+		}
+		d := Directive{Key: m.Key, Pos: m.Pos}
+		if m.Value.Kind == jsonpos.Array {
+			for i, it := range m.Value.Items {
+				p.directiveValue(&d, section, it, index(at, i))
+			}
+		} else {
+			p.directiveValue(&d, section, m.Value, at)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+func (p *parser) directiveValue(d *Directive, section string, v *jsonpos.Value, path string) {
+	var s string
+	switch v.Kind {
+	case jsonpos.String:
+		s = strings.Trim(v.Text, " \t")
+	case jsonpos.Number:
+		s = v.Text
+	case jsonpos.Bool:
+		s = "no"
+		if v.Bool {
+			s = "yes"
+		}
+	default:
+		p.wrongType(v, path, "a string, number, boolean or a list of them")
+		return
+	}
+	if err := unitfile.CheckValue(s); err != nil {
+		p.errorf(v, path, err.Error())
+		return
+	}
+	if section == "service" && s == "" && strings.Contains(ownLists, " "+d.Key+" ") {
+		p.errorf(v, path, "an empty value would drop rkt's own ", d.Key, "= lines")
+		return
+	}
+	if section == "install" && !p.installValue(d.Key, v, path, s) {
+		return
+	}
+	d.Values = append(d.Values, s)
+}
+
+// ownLists are the lists that rkt@.service fills; a pod file may add to them.
+const ownLists = " DeviceAllow LogExtraFields RestartForceExitStatus SuccessExitStatus "
+
+// installValue checks a value of [Install], which the generator carries out.
+func (p *parser) installValue(key string, v *jsonpos.Value, path, s string) bool {
+	switch key {
+	case "WantedBy", "RequiredBy", "UpheldBy":
+		for _, w := range strings.Fields(s) {
+			if !unitfile.IsUnitName(InstallName(p.pod.Name, w)) {
+				p.errorf(v, path, quote(w), " is no unit name")
+				return false
+			}
+		}
+	case "Alias":
+		for _, w := range strings.Fields(s) {
+			name := InstallName(p.pod.Name, w)
+			if !unitfile.IsUnitName(name) || !strings.HasSuffix(name, "@"+p.pod.Name+".service") {
+				p.errorf(v, path, quote(w), ": systemd allows a template's instance only aliases like OTHER@", p.pod.Name, ".service")
+				return false
+			}
+		}
+	case "Also":
+		p.warnf(v.Pos, path, "Also= has no effect on generated units")
+		return false
+	case "DefaultInstance":
+		if p.pod.Prefix == p.pod.Name {
+			p.errorf(v, path, "DefaultInstance= needs a template, ", quote(p.pod.Name+"@.json"))
+			return false
+		}
+		if s == "" || CheckName(p.pod.Prefix+"@"+s) != nil {
+			p.errorf(v, path, quote(s), " is no instance name")
+			return false
+		}
+	}
+	return true
+}
+
+// InstallName resolves the specifiers of a unit name in [Install] for the pod
+// called name; others than those stay and make the name invalid.
+func InstallName(name, s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	return strings.NewReplacer("%%", "%", "%i", name, "%n", UnitName(name), "%N", "rkt@"+name, "%p", "rkt").Replace(s)
+}
+
+// refused returns the reason why a pod file cannot set a directive.
+func refused(section, key string) string {
+	switch section {
+	case "unit":
+		switch key {
+		case "SourcePath":
+			return "the generator sets it to the pod file"
+		case "JoinsNamespaceOf":
+			return "the pod makes its own namespaces"
+		}
+	case "service":
+		return refusedService(key)
+	}
+	return ""
+}
+
+func refusedService(key string) string {
+	switch key {
+	case "ExecStart":
+		return "it is rkt's own; what the apps run is apps[].exec"
+	case "ExecStartPre", "ExecStartPost":
+		return "the unit runs nothing but the pod; use a unit of your own with Requires= and After="
+	case "ExecStop", "KillSignal", "RestartKillSignal", "SendSIGHUP", "SendSIGKILL", "FinalKillSignal":
+		return "a pod is shut down by SIGTERM to its main process"
+	case "ExecStopPost":
+		return "it is rkt's own, which records the pod's end"
+	case "KillMode":
+		return "mixed is what lets the pod shut its apps down in order"
+	case "Type", "NotifyAccess", "PIDFile", "BusName", "GuessMainPID", "RemainAfterExit", "ExitType":
+		return "systemd learns from the pod itself when it is ready and when it ended"
+	case "Delegate", "DelegateSubgroup", "DisableControllers":
+		return "the pod manages its own control group"
+	case "User", "Group", "DynamicUser", "SupplementaryGroups", "PAMName", "SetLoginEnvironment":
+		return "rkt needs root; who an app runs as is apps[].user"
+	case "RootDirectory", "RootDirectoryStartOnly", "RootImage", "RootImageOptions", "RootHash", "RootHashSignature",
+		"RootVerity", "RootEphemeral", "RootMStack", "MountAPIVFS", "MountImages", "ExtensionImages", "ExtensionDirectories":
+		return "the pod's file systems come from its images; see apps[].mounts"
+	case "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "MountFlags", "PrivateMounts", "PrivateTmp",
+		"InaccessiblePaths", "InaccessibleDirectories", "ReadOnlyPaths", "ReadOnlyDirectories", "ReadWritePaths",
+		"ReadWriteDirectories", "ExecPaths", "NoExecPaths", "ProtectSystem", "ProtectHome", "ProtectKernelTunables",
+		"ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProtectProc", "ProcSubset", "PrivateDevices":
+		return "it changes the file systems that rkt itself sees; see apps[].mounts and volumes"
+	case "PrivateUsers", "PrivateNetwork", "NetworkNamespacePath", "PrivateIPC", "IPCNamespacePath", "PrivatePIDs",
+		"RestrictNamespaces", "ProtectHostname":
+		return "the pod makes its own namespaces; see rkt.net and rkt.hostname"
+	case "CapabilityBoundingSet", "AmbientCapabilities", "NoNewPrivileges", "SecureBits", "SystemCallFilter",
+		"SystemCallArchitectures", "SystemCallErrorNumber", "RestrictAddressFamilies", "RestrictRealtime",
+		"RestrictSUIDSGID", "RestrictFileSystems", "MemoryDenyWriteExecute", "LockPersonality", "Personality",
+		"ProtectClock", "KeyringMode":
+		return "it would confine rkt rather than the apps; use apps[].isolators"
+	case "LogNamespace":
+		return "the apps log to the host's journal"
+	case "StandardInput", "StandardInputText", "StandardInputData", "TTYPath":
+		return "a declared pod has no input"
+	}
+	return ""
+}

@@ -1,0 +1,122 @@
+package podfile
+
+import (
+	"strings"
+
+	"github.com/rkt-systemd/rkt/internal/jsonpos"
+)
+
+var rktKeys = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay"}
+
+// laterKeys are options of `rkt run` that a pod file cannot have yet. They are
+// errors, not warnings: a pod must not run without what its file asks for.
+const laterKeys = " dns dnsSearch dnsOpt dnsOptions dnsDomain hostsEntries privateUsers journal credentials " +
+	"environmentFiles environment profile ipc mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
+
+const insecureOptions = " none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all "
+
+// rkt reads the options of `rkt run`.
+func (p *parser) rkt(v *jsonpos.Value) {
+	if !p.object(v, "rkt") {
+		return
+	}
+	o := &p.pod.Rkt
+	for _, m := range v.Members {
+		at := join("rkt", m.Key)
+		switch m.Key {
+		case "net":
+			o.Net = p.net(m.Value, at)
+		case "hostname":
+			var ok bool
+			if o.Hostname, ok = p.word(m.Value, at); ok && !isHostname(o.Hostname) {
+				p.errorf(m.Value, at, quote(o.Hostname), " is no host name: labels of letters, digits and \"-\", 64 characters in all")
+			}
+		case "stage1":
+			var ok bool
+			if o.Stage1, ok = p.word(m.Value, at); ok && strings.HasPrefix(o.Stage1, "-") {
+				p.errorf(m.Value, at, quote(o.Stage1), " begins with \"-\"")
+			}
+		case "pullPolicy":
+			o.PullPolicy = p.oneOf(m.Value, at, " new update never ")
+		case "insecureOptions":
+			list, _ := p.oneOrMore(m.Value, at)
+			for _, s := range list {
+				for part := range strings.SplitSeq(s, ",") {
+					if !strings.Contains(insecureOptions, " "+part+" ") || part == "" {
+						p.report(Error, m.Value.Pos, at, quote(part)+" is none of"+strings.TrimRight(insecureOptions, " "),
+							nearest(part, strings.Fields(insecureOptions)))
+						continue
+					}
+					o.InsecureOptions = append(o.InsecureOptions, part)
+				}
+			}
+		case "noOverlay":
+			o.NoOverlay, _ = p.boolean(m.Value, at)
+		default:
+			if strings.Contains(laterKeys, " "+m.Key+" ") {
+				p.report(Error, m.Pos, at, "is not supported yet by this version", "")
+				continue
+			}
+			p.unknown(m, "rkt", rktKeys)
+		}
+	}
+}
+
+func (p *parser) oneOf(v *jsonpos.Value, path, allowed string) string {
+	s, ok := p.word(v, path)
+	if ok && !strings.Contains(allowed, " "+s+" ") {
+		words := strings.Fields(allowed)
+		p.report(Error, v.Pos, path, "is "+quote(s)+", want "+strings.Join(words, ", "), nearest(s, words))
+		return ""
+	}
+	return s
+}
+
+// net checks the form of the networks; which of them exist is known at run time.
+func (p *parser) net(v *jsonpos.Value, path string) []string {
+	list, ok := p.oneOrMore(v, path)
+	if !ok {
+		return nil
+	}
+	seen := map[string]bool{}
+	for _, s := range list {
+		for part := range strings.SplitSeq(s, ",") {
+			name, args, hasArgs := strings.Cut(part, ":")
+			exclusive := name == "host" || name == "none" || name == "all"
+			switch {
+			case name == "":
+				p.errorf(v, path, "network without a name in ", quote(s))
+			case seen[name]:
+				p.errorf(v, path, "network ", quote(name), " is given twice")
+			case hasArgs && exclusive:
+				p.errorf(v, path, "network ", quote(name), " takes no arguments")
+			case hasArgs && !strings.Contains(args, "="):
+				p.errorf(v, path, "arguments ", quote(args), " of network ", quote(name), " are not KEY=VALUE")
+			}
+			seen[name] = true
+		}
+	}
+	for _, name := range []string{"host", "none"} {
+		if seen[name] && len(seen) > 1 {
+			p.errorf(v, path, "network ", quote(name), " cannot be combined with others")
+		}
+	}
+	return list
+}
+
+func isHostname(s string) bool {
+	if len(s) > maxName {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for i := 0; i < len(label); i++ {
+			if !isAlnum(label[i]) && label[i] != '-' {
+				return false
+			}
+		}
+	}
+	return true
+}
