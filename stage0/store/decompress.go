@@ -1,0 +1,158 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// maxWindow bounds the memory that a compressed stream can ask for.
+const maxWindow = 64 << 20
+
+// Format is how an archive is compressed.
+type Format string
+
+const (
+	Gzip  Format = "gzip"
+	Bzip2 Format = "bzip2"
+	XZ    Format = "xz"
+	Zstd  Format = "zstd"
+	Tar   Format = "tar" // not compressed
+)
+
+// ErrFormat means that data is no archive.
+var ErrFormat = errors.New("not a tar archive, nor one compressed with gzip, bzip2, xz or zstd")
+
+// Detect tells a format by its first bytes (512 are enough).
+func Detect(head []byte) (Format, error) {
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return Gzip, nil
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return Bzip2, nil
+	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
+		return XZ, nil
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return Zstd, nil
+	case len(head) >= 512 && (string(head[257:262]) == "ustar" || v7Header(head[:512])):
+		return Tar, nil
+	case bytes.HasPrefix(head, []byte("-----BEGIN PGP MESSAGE-----")) || encrypted(head):
+		return "", errors.New("the image is encrypted with OpenPGP, which is not supported: decrypt it first (gpg --decrypt)")
+	case len(head) == 0:
+		return "", errors.New("the file is empty")
+	}
+	return "", ErrFormat
+}
+
+// v7Header says whether a block is a tar header without a magic number, by its checksum.
+func v7Header(b []byte) bool {
+	var sum, want int64
+	for i, c := range b {
+		if i >= 148 && i < 156 {
+			c = ' '
+		}
+		sum += int64(c)
+	}
+	for _, c := range bytes.Trim(b[148:156], " \x00") {
+		if c < '0' || c > '7' {
+			return false
+		}
+		want = want<<3 | int64(c-'0')
+	}
+	return want == sum && sum != 8*' '
+}
+
+// encrypted recognises an OpenPGP message with a session key packet (tags 1 and 3).
+func encrypted(head []byte) bool {
+	if len(head) < 3 || head[0]&0x80 == 0 {
+		return false
+	}
+	tag := head[0] >> 2 & 0x0f
+	if head[0]&0x40 != 0 {
+		tag = head[0] & 0x3f
+	}
+	return (tag == 1 || tag == 3) && (head[2] == 3 || head[2] == 4 || head[3%len(head)] == 4)
+}
+
+// Decompress detects a stream's format and yields its plain bytes. Trailing
+// garbage after the compressed data is an error.
+func Decompress(r io.Reader) (io.ReadCloser, Format, error) {
+	br := bufio.NewReaderSize(r, 128<<10)
+	head, err := br.Peek(512)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, "", err
+	}
+	format, err := Detect(head)
+	if err != nil {
+		return nil, "", err
+	}
+	plain, err := decompress(br, format)
+	if err != nil {
+		return nil, "", fmt.Errorf("decompressing %s data: %w", format, err)
+	}
+	return plain, format, nil
+}
+
+// decompress is the one place that knows the decompressors; br's first bytes
+// can be peeked at.
+func decompress(br *bufio.Reader, format Format) (io.ReadCloser, error) {
+	switch format {
+	case Gzip:
+		return gzip.NewReader(br)
+	case Bzip2:
+		return io.NopCloser(bzip2.NewReader(br)), nil
+	case XZ:
+		if err := checkXZ(br); err != nil {
+			return nil, err
+		}
+		// Reading by single blocks keeps the library from trusting later headers.
+		r, err := xz.ReaderConfig{DictCap: 8 << 20}.NewReader(br)
+		return io.NopCloser(r), err
+	case Zstd:
+		d, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	default:
+		return io.NopCloser(br), nil
+	}
+}
+
+// checkXZ looks at the first block's header (xz file format, section 3.1) and
+// refuses dictionaries that the library would allocate blindly.
+func checkXZ(br *bufio.Reader) error {
+	const streamHeader = 12
+	head, _ := br.Peek(streamHeader + 1024) // what is missing the library reports
+	if len(head) < streamHeader+2 || head[streamHeader] == 0 {
+		return nil
+	}
+	block := head[streamHeader:]
+	if size := (int(block[0]) + 1) * 4; size <= len(block) {
+		block = block[:size]
+	}
+	flags, rest := block[1], block[2:]
+	for _, present := range []bool{flags&0x40 != 0, flags&0x80 != 0} {
+		for present && len(rest) > 0 {
+			present = rest[0]&0x80 != 0
+			rest = rest[1:]
+		}
+	}
+	// The library knows the LZMA2 filter (0x21, one byte of properties) only.
+	if len(rest) < 3 || rest[0] != 0x21 || rest[1] != 1 {
+		return nil
+	}
+	bits := int(rest[2] & 0x3f)
+	if bits > 40 || bits == 40 || (2|int64(bits&1))<<(bits/2+11) > maxWindow {
+		return fmt.Errorf("the dictionary is larger than %d MiB", maxWindow>>20)
+	}
+	return nil
+}
