@@ -1,0 +1,122 @@
+package entrypoint
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/internal/rootpath"
+	"github.com/rkt-systemd/rkt/stage1/plan"
+)
+
+// apply writes the plan's files and makes its mounts. The mounts are made in
+// the mount namespace that stage0 gave the pod, so nothing of them outlives it.
+func apply(p *plan.Plan) error {
+	for _, f := range p.Files {
+		name := filepath.Join(podfs.Stage1Rootfs, f.Path)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, f.Data, os.FileMode(f.Mode)); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(podfs.Stage1Rootfs, podfs.StatusDir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink("nspawn", podfs.Flavor); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	for _, e := range p.Empty {
+		if err := emptyVolume(e); err != nil {
+			return fmt.Errorf("making the empty volume %q: %w", e.Name, err)
+		}
+	}
+	for _, m := range p.Mounts {
+		if err := mount(m); err != nil {
+			return fmt.Errorf("mounting volume %q at %q in app %q: %w", m.Volume, m.Target, m.App, err)
+		}
+	}
+	return nil
+}
+
+func emptyVolume(e plan.EmptyVolume) error {
+	if err := os.MkdirAll(podfs.SharedVolumes, 0o755); err != nil {
+		return err
+	}
+	dir := filepath.Join(podfs.SharedVolumes, e.Name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil // shared by another app
+		}
+		return err
+	}
+	if err := os.Chown(dir, e.UID, e.GID); err != nil {
+		return err
+	}
+	return unix.Chmod(dir, e.Mode)
+}
+
+// mount shows the source in the app. The source is cloned as a detached mount
+// first: what was looked at is what is mounted. The target is found by the
+// kernel inside the app's root, whatever links the image holds.
+func mount(m plan.Mount) error {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	attr := uint(unix.AT_EMPTY_PATH)
+	if m.Recursive {
+		flags |= unix.AT_RECURSIVE
+		attr |= unix.AT_RECURSIVE
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	if err != nil {
+		return fmt.Errorf("opening the source %q: %w", m.Source, err)
+	}
+	defer unix.Close(tree)
+	if m.ReadOnly {
+		if err := unix.MountSetattr(tree, "", attr, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			return fmt.Errorf("making it read-only: %w", err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(tree, &st); err != nil {
+		return err
+	}
+	root, err := rootpath.Open(podfs.AppRootfs(m.App))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var target *os.File
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		target, err = root.MkdirAll(m.Target, rootpath.Dir{})
+	} else {
+		target, err = fileTarget(root, m.Target)
+	}
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	return unix.MoveMount(tree, "", int(target.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// fileTarget opens a file to mount another on, making it when it is missing.
+func fileTarget(root *rootpath.Root, name string) (*os.File, error) {
+	f, err := root.OpenPath(name, false)
+	if !errors.Is(err, os.ErrNotExist) {
+		return f, err
+	}
+	parent, err := root.MkdirAll(filepath.Dir(strings.TrimRight(name, "/")), rootpath.Dir{})
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	if err := unix.Mknodat(int(parent.Fd()), filepath.Base(name), unix.S_IFREG|0o644, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, err
+	}
+	return root.OpenPath(name, false)
+}

@@ -1,0 +1,146 @@
+package entrypoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/stage1/network"
+)
+
+// Enter becomes nsenter of the host, which joins the pod's namespaces and runs
+// the launcher there. No program of the image runs outside the app's confinement.
+func Enter(env Env, args []string) error {
+	e, err := abi.ParseEnter(args)
+	if err != nil {
+		return err
+	}
+	nsenter, err := find("nsenter", "util-linux")
+	if err != nil {
+		return err
+	}
+	argv := []string{nsenter, "--target=" + strconv.Itoa(e.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--"}
+	if e.App != "" {
+		argv = append(argv, "/rkt-stage2", "enter", e.App)
+	}
+	argv = append(argv, e.Cmd...)
+	environ := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	if t := env.get("TERM"); t != "" {
+		environ = append(environ, "TERM="+t)
+	}
+	return fmt.Errorf("starting %q: %w", nsenter, unix.Exec(nsenter, argv, environ))
+}
+
+// Stop asks the pod's supervisor to shut down in order, or kills it.
+func Stop(args []string) error {
+	s, err := abi.ParseStop(args)
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(podfs.Ppid)
+	if err != nil {
+		return fmt.Errorf("reading the pod's supervisor: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return fmt.Errorf("%s does not hold a process ID", podfs.Ppid)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil // ended meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("opening process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	// The number is only as good as the lock: without a holder the process may be anyone's.
+	lock, err := os.Open(".")
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
+		return nil
+	}
+	sig := unix.SIGTERM
+	if s.Force {
+		sig = unix.SIGKILL
+	}
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("sending %s to process %d: %w", unix.SignalName(sig), pid, err)
+	}
+	return nil
+}
+
+// GC releases what a pod of this flavour holds outside its directory: networks,
+// what a killed nspawn left, cgroups. It may be repeated.
+func GC(ctx context.Context, env Env, args []string) error {
+	g, err := abi.ParseGC(args)
+	if err != nil {
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	errs := []error{network.Teardown(ctx, dir, g.UUID, g.LocalConfig)}
+	machine := "rkt-" + g.UUID
+	if b, err := os.ReadFile(podfs.MachineName); err == nil {
+		machine = strings.TrimSpace(string(b))
+	}
+	// Another pod may have the name by now: then these are its own.
+	if machine != "" && filepath.Base(machine) == machine && !exists("/run/systemd/machines/"+machine) {
+		for _, d := range []string{"unix-export", "propagate"} {
+			p := filepath.Join("/run/systemd/nspawn", d, machine)
+			if d == "unix-export" {
+				// a SIGKILLed nspawn 257 leaves it mounted where the pod had no mount namespace of its own
+				_ = unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			}
+			if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	errs = append(errs, removeCgroup())
+	return errors.Join(errs...)
+}
+
+// removeCgroup removes the empty cgroups of a pod whose own scope has gone.
+func removeCgroup() error {
+	b, err := os.ReadFile(podfs.Subcgroup)
+	if err != nil {
+		return nil // failed before it had one, or collected before
+	}
+	cg := filepath.Clean("/" + strings.TrimSuffix(string(b), "/payload"))
+	if !strings.Contains(filepath.Base(cg), "machine-rkt") {
+		return nil // a unit's cgroup is systemd's to remove
+	}
+	top := filepath.Join("/sys/fs/cgroup", cg)
+	var dirs []string
+	err = filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			dirs = append(dirs, p)
+		}
+		return nil
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("removing the cgroup %q: %w", dirs[i], err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,345 @@
+// Package entrypoint holds the programs of the nspawn flavour that stage0
+// calls on the host's side: run, enter, gc and stop. Each has the pod
+// directory as its working directory.
+package entrypoint
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/appc/spec/schema"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/appc"
+	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/stage1/network"
+	"github.com/rkt-systemd/rkt/stage1/plan"
+)
+
+// Env is what an entrypoint gets from its program.
+type Env struct {
+	Log     *logrus.Logger
+	Environ []string
+}
+
+func (e Env) get(name string) string {
+	for _, kv := range e.Environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// Run plans the pod, carries the plan out and becomes systemd-nspawn. It
+// returns only on failure. The goroutine must be locked to its thread: that
+// thread moves into the pod's network namespace and executes.
+func Run(ctx context.Context, env Env, args []string) error {
+	r, err := abi.ParseRun(args)
+	if err != nil {
+		return err
+	}
+	switch {
+	case r.Interactive:
+		return errors.New("--interactive is not supported yet by this stage1")
+	case r.PrivateUsers != "":
+		return errors.New("--private-users is not supported yet by this stage1")
+	case r.Mutable:
+		return errors.New("--mutable is not supported yet by this stage1")
+	case r.MDSToken != "":
+		return errors.New("--mds-token is not supported yet by this stage1")
+	}
+	lock, err := lockFD(env)
+	if err != nil {
+		return err
+	}
+	// plugins and other helpers must not hold the pod's lock
+	unix.CloseOnExec(lock)
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	in, err := load(env, r, dir)
+	if err != nil {
+		return err
+	}
+	if in.Facts, err = facts(env, r, dir); err != nil {
+		return err
+	}
+	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
+	if network.Contained(r.Net) {
+		ports, err := forwardedPorts(in)
+		if err != nil {
+			return err
+		}
+		res, err := network.Setup(ctx, network.Config{PodDir: dir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports})
+		if err != nil {
+			return fmt.Errorf("failed to setup network: %w", err)
+		}
+		for _, w := range res.Warnings {
+			env.Log.Warn(w)
+		}
+		if res.ResolvConf != nil && r.ResolvMode == "default" && !in.Facts.ResolvConf {
+			if err := os.WriteFile(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf), res.ResolvConf, 0o644); err != nil {
+				return err
+			}
+			in.Facts.ResolvConf = true
+		}
+	} else if len(in.Pod.Ports) > 0 {
+		env.Log.Warn("the pod uses the host's network: its ports need no forwarding, and none is done")
+	}
+	err = start(env, in, lock)
+	if network.Contained(r.Net) {
+		err = errors.Join(err, network.Teardown(context.WithoutCancel(ctx), dir, r.UUID, r.LocalConfig))
+	}
+	return err
+}
+
+func start(env Env, in plan.Input, lock int) error {
+	p, err := plan.Make(in)
+	if err != nil {
+		return err
+	}
+	for _, w := range p.Warnings {
+		env.Log.Warn(w)
+	}
+	if err := apply(p); err != nil {
+		return err
+	}
+	failpoint.Hit("stage1/applied")
+	if err := records(in); err != nil {
+		return err
+	}
+	failpoint.Hit("stage1/recorded")
+	environ := append([]string{}, p.Env...)
+	for _, kv := range env.Environ {
+		name, _, _ := strings.Cut(kv, "=")
+		switch name {
+		// what nspawn itself needs to know; nothing of the caller's environment reaches the pod
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PATH", "TERM", "JOURNAL_STREAM", "INVOCATION_ID", "SYSTEMD_EXEC_PID":
+			environ = append(environ, kv)
+		}
+	}
+	// nspawn holds the lock as long as it lives and closes it for the pod's PID 1.
+	if _, err := unix.FcntlInt(uintptr(lock), unix.F_SETFD, 0); err != nil {
+		return fmt.Errorf("keeping the pod's lock: %w", err)
+	}
+	failpoint.Hit("stage1/exec")
+	return fmt.Errorf("starting %q: %w", p.Args[0], unix.Exec(p.Args[0], p.Args, environ))
+}
+
+func lockFD(env Env) (int, error) {
+	fd, err := strconv.Atoi(env.get(abi.EnvLockFD))
+	if err != nil || fd < 3 {
+		return -1, fmt.Errorf("%s does not name a file descriptor: this program is run by rkt", abi.EnvLockFD)
+	}
+	var st, cwd unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return -1, fmt.Errorf("%s=%d: %w", abi.EnvLockFD, fd, err)
+	}
+	if err := unix.Stat(".", &cwd); err != nil {
+		return -1, err
+	}
+	if st.Dev != cwd.Dev || st.Ino != cwd.Ino {
+		return -1, fmt.Errorf("%s=%d is not the pod directory", abi.EnvLockFD, fd)
+	}
+	return fd, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// load reads the manifests and looks up users.
+func load(env Env, r abi.Run, dir string) (plan.Input, error) {
+	in := plan.Input{Run: r, Images: map[string]*schema.ImageManifest{}, IDs: map[string]plan.IDs{}}
+	b, err := os.ReadFile(podfs.PodManifest)
+	if err != nil {
+		return in, fmt.Errorf("reading the pod manifest: %w", err)
+	}
+	if in.Pod, _, err = appc.ParsePodManifest(b); err != nil {
+		return in, err
+	}
+	for i := range in.Pod.Apps {
+		ra := &in.Pod.Apps[i]
+		name := ra.Name.String()
+		b, err := os.ReadFile(filepath.Join(podfs.AppInfo(name), podfs.ManifestFile))
+		if err != nil {
+			return in, fmt.Errorf("reading the image manifest of app %q: %w", name, err)
+		}
+		m, warnings, err := appc.ParseImageManifest(b)
+		if err != nil {
+			return in, fmt.Errorf("app %q: %w", name, err)
+		}
+		for _, w := range warnings {
+			env.Log.Warnf("app %q: %s", name, w)
+		}
+		in.Images[name] = m
+		app := ra.App
+		if app == nil {
+			app = m.App
+		}
+		if app == nil {
+			continue // the plan says what is wrong
+		}
+		ids, err := lookup(podfs.AppRootfs(name), app.User, app.Group)
+		if err != nil {
+			return in, fmt.Errorf("app %q: %w", name, err)
+		}
+		in.IDs[name] = ids
+	}
+	return in, nil
+}
+
+// facts looks at the host.
+func facts(env Env, r abi.Run, dir string) (plan.Facts, error) {
+	f := plan.Facts{PodDir: dir, Machine: "rkt-" + r.UUID, LdSoCache: exists("/etc/ld.so.cache")}
+	if b, err := os.ReadFile(podfs.MachineName); err == nil {
+		f.Machine = strings.TrimSpace(string(b))
+	}
+	f.InUnit = env.get("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())
+	var err error
+	if f.Nspawn, err = find("systemd-nspawn", "systemd-container"); err != nil {
+		return f, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+		return f, errors.New("this host does not use the unified cgroup hierarchy (cgroup v2), which pods need; " +
+			"boot it with systemd.unified_cgroup_hierarchy=1 on the kernel command line")
+	}
+	if !exists("/run/systemd/system") {
+		return f, errors.New("this host was not booted with systemd, which pods need")
+	}
+	if !exists("/usr/share/dbus-1/system-services/org.freedesktop.machine1.service") {
+		return f, errors.New("systemd-machined is missing; install the package that has it (Debian: systemd-container)")
+	}
+	if !exists("/run/dbus/system_bus_socket") {
+		return f, errors.New("the system bus is not there, and machined cannot be reached without it; install and start dbus (Debian: dbus)")
+	}
+	f.Register = true
+	return f, inotify()
+}
+
+// inotify asks the kernel for the three instances the pod's systemd needs.
+func inotify() error {
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	for range 3 {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if errors.Is(err, unix.EMFILE) {
+			b, _ := os.ReadFile("/proc/sys/fs/inotify/max_user_instances")
+			return fmt.Errorf("too few inotify instances are left for another pod (fs.inotify.max_user_instances is %s, each pod takes 3); "+
+				"raise it: sysctl -w fs.inotify.max_user_instances=8192, or apply the file that rkt installs: systemctl restart systemd-sysctl",
+				bytes.TrimSpace(b))
+		}
+		if err != nil {
+			return fmt.Errorf("making an inotify instance: %w", err)
+		}
+		fds = append(fds, fd)
+	}
+	return nil
+}
+
+func find(program, pkg string) (string, error) {
+	for _, d := range []string{"/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin"} {
+		p := filepath.Join(d, program)
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%s is missing; install the package that has it (Debian: %s)", program, pkg)
+}
+
+// forwardedPorts matches the pod's ports with those its apps declare.
+func forwardedPorts(in plan.Input) ([]network.Port, error) {
+	var out []network.Port
+	for _, e := range in.Pod.Ports {
+		p := network.Port{HostPort: int(e.HostPort), HostIP: ""}
+		if e.HostIP != nil {
+			p.HostIP = e.HostIP.String()
+		}
+		found := 0
+		if e.PodPort != nil {
+			p.PodPort, p.Protocol = int(e.PodPort.Port), e.PodPort.Protocol
+			found = 1
+		}
+		for i := range in.Pod.Apps {
+			app := in.Pod.Apps[i].App
+			if app == nil {
+				app = in.Images[in.Pod.Apps[i].Name.String()].App
+			}
+			if app == nil || e.PodPort != nil {
+				continue
+			}
+			for _, ap := range app.Ports {
+				if ap.Name == e.Name {
+					p.PodPort, p.Protocol = int(ap.Port), ap.Protocol
+					found++
+				}
+			}
+		}
+		switch {
+		case found == 0:
+			return nil, fmt.Errorf("port name %q could not be found in any apps", e.Name)
+		case found > 1:
+			return nil, fmt.Errorf("port name %q defined multiple apps", e.Name)
+		case p.HostPort <= 0 || p.HostPort > 65535:
+			return nil, fmt.Errorf("port %q: %d is not a valid host port", e.Name, p.HostPort)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// records writes the files by which others find the pod: its cgroup before its
+// process (the contract's order).
+func records(in plan.Input) error {
+	cg, err := cgroup(in)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct{ name, data string }{{podfs.Subcgroup, cg}, {podfs.Ppid, strconv.Itoa(os.Getpid()) + "\n"}} {
+		tmp := "." + f.name + ".new"
+		if err := os.WriteFile(tmp, []byte(f.data), 0o644); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, f.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cgroup is where the pod's processes will be, relative to the root of the hierarchy.
+func cgroup(in plan.Input) (string, error) {
+	if !in.Facts.InUnit {
+		return "machine.slice/machine-" + strings.ReplaceAll(in.Facts.Machine, "-", `\x2d`) + ".scope/payload", nil
+	}
+	f, err := os.Open("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		if cg, ok := strings.CutPrefix(sc.Text(), "0::/"); ok {
+			return cg + "/payload", nil
+		}
+	}
+	return "", errors.New("this process is in no unified cgroup")
+}
