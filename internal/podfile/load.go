@@ -29,8 +29,19 @@ type SearchOptions struct {
 	Dirs []string
 }
 
-// ErrNotFound is returned, within a Problem, for a pod that nobody declared.
-var ErrNotFound = errors.New("no such pod file")
+// Messages of the problems that say there is no such pod.
+const (
+	msgNotFound = "no pod file of this name in "
+	msgMasked   = "pod is masked"
+)
+
+// IsNotFound reports whether the problems say that nobody declares the pod.
+func IsNotFound(ps []Problem) bool {
+	return len(ps) == 1 && strings.HasPrefix(ps[0].Message, msgNotFound)
+}
+
+// IsMasked reports whether the problems say that the pod is masked.
+func IsMasked(ps []Problem) bool { return len(ps) == 1 && ps[0].Message == msgMasked }
 
 // Entry is a pod file in the search path.
 type Entry struct {
@@ -118,6 +129,25 @@ func (x *Index) Entries() []Entry {
 	return out
 }
 
+// Has reports whether there is a pod file called name.
+func (x *Index) Has(name string) bool {
+	_, ok := x.entries[name]
+	return ok
+}
+
+// Instances returns the instances of a template ("web@") that have drop-ins of
+// their own, sorted.
+func (x *Index) Instances(template string) []string {
+	var out []string
+	for stem := range x.dropIns {
+		if strings.HasPrefix(stem, template) && stem != template && CheckName(stem) == nil {
+			out = append(out, stem)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
 // List returns the pod files of the search path, sorted by name.
 func List(opts SearchOptions) ([]Entry, error) {
 	x, err := Scan(opts)
@@ -177,11 +207,11 @@ func (x *Index) Read(name string) ([]File, []Problem) {
 		e, ok = x.entries[stems[1]]
 	}
 	if !ok {
-		return nil, []Problem{{File: name + ".json", Message: "no pod file of this name in " + strings.Join(DefaultDirs(), ", ")}}
+		return nil, []Problem{{File: name + ".json", Message: msgNotFound + strings.Join(DefaultDirs(), ", ")}}
 	}
 	data, err := x.readFile(e.Path)
 	if err == errMasked || err == nil && len(data) == 0 {
-		return nil, []Problem{{File: e.Path, Message: "pod is masked"}}
+		return nil, []Problem{{File: e.Path, Message: msgMasked}}
 	}
 	if err != nil {
 		return nil, []Problem{{File: e.Path, Message: err.Error()}}
