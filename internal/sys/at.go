@@ -2,6 +2,7 @@ package sys
 
 import (
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -217,6 +218,17 @@ func CopyData(dst, src *os.File, size int64) error {
 // Mount mounts a file system; see mount(2).
 func Mount(source, target, fstype string, flags uintptr, data string) error {
 	return pathErr("mount", target, unix.Mount(source, target, fstype, flags, data))
+}
+
+// HasFilesystem says whether the kernel knows a file system, loading its
+// module if it has to.
+func HasFilesystem(name string) bool {
+	if fd, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC); err == nil {
+		Close(fd)
+		return true
+	}
+	list, err := os.ReadFile("/proc/filesystems")
+	return err == nil && strings.Contains(string(list), "\t"+name+"\n")
 }
 
 // Unmount flags.

@@ -12,13 +12,14 @@
 //
 //	Open(s *store.Store, o Options) (*Trees, error)
 //	(*Trees) Render(ctx, key) (*Tree, error)    idempotent; a few file reads when rendered
-//	(*Trees) Get(id) (*Tree, error)             ErrNotRendered
+//	(*Trees) Find(key), Get(id) (*Tree, error)  ErrNotRendered
 //	(*Trees) List() ([]*Tree, error); Remove(ctx, id) error
-//	(*Tree)  ID, Key; Path(), Rootfs(), ManifestPath(); Verify(ctx) error; Size() (int64, error)
+//	(*Trees) Verify(ctx, tree) error            ErrChanged; Repair(ctx, key) (*Tree, error)
+//	(*Tree)  ID, Key; Path(), Rootfs(), ManifestPath(); Size() (int64, error)
 //	Overlay{Lower, Upper, Work, Label}; Options() (string, error); Mount(target) error
 //	SupportsOverlay(dataDir string) error
 //	Copy(ctx, srcRootfs, dst string) error
-//	Extract(ctx, r io.Reader, dst string, o ExtractOptions) (Stats, error)
+//	CheckID(id string) error
 //
 // stage0/prepare and stage0/cli may import it.
 package tree

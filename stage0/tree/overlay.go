@@ -1,0 +1,104 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rkt-systemd/rkt/internal/sys"
+)
+
+// Overlay describes an overlay mount.
+type Overlay struct {
+	Lower []string // top first
+	Upper string   // none with Work: a read-only overlay, of two lowers at least
+	Work  string
+	Label string // SELinux context of the mount, or ""
+}
+
+// maxOptions is what mount(2) copies of its data: a page, with its final NUL.
+const maxOptions = 4095
+
+// Options is the data string for mount(2), with what is special in paths escaped.
+func (o Overlay) Options() (string, error) {
+	if len(o.Lower) == 0 {
+		return "", errors.New("an overlay needs a lower directory")
+	}
+	if (o.Upper == "") != (o.Work == "") {
+		return "", errors.New("an overlay needs both upper and work directory, or neither")
+	}
+	lower := make([]string, len(o.Lower))
+	for i, l := range o.Lower {
+		lower[i] = escape(l)
+	}
+	opts := "lowerdir=" + strings.Join(lower, ":")
+	if o.Upper != "" {
+		opts += ",upperdir=" + escape(o.Upper) + ",workdir=" + escape(o.Work)
+	}
+	if o.Label != "" {
+		if strings.ContainsAny(o.Label, "\"\\") {
+			return "", fmt.Errorf("bad SELinux label %q", o.Label)
+		}
+		opts += `,context="` + o.Label + `"`
+	}
+	if len(opts) > maxOptions {
+		return "", fmt.Errorf("the overlay's paths are %d bytes long together, more than %d", len(opts), maxOptions)
+	}
+	return opts, nil
+}
+
+// escape protects what overlayfs splits its options at.
+func escape(p string) string {
+	return strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(p)
+}
+
+// Mount mounts the overlay on target.
+func (o Overlay) Mount(target string) error {
+	opts, err := o.Options()
+	if err == nil {
+		err = sys.Mount("overlay", target, "overlay", 0, opts)
+	}
+	if err != nil {
+		return fmt.Errorf("mounting overlay on %q: %w", target, err)
+	}
+	return nil
+}
+
+// SupportsOverlay says why a data directory cannot carry overlays, or nil.
+func SupportsOverlay(dataDir string) error {
+	if !sys.HasFilesystem("overlay") {
+		return errors.New("the kernel does not support overlayfs")
+	}
+	dir := dataDir
+	for {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	info, err := sys.Statfs(dir)
+	if err != nil {
+		return err
+	}
+	for name, magic := range map[string]int64{"overlayfs": sys.OverlayMagic, "ZFS": sys.ZFSMagic, "AUFS": sys.AUFSMagic, "NFS": sys.NFSMagic} {
+		if info.Type == magic {
+			return fmt.Errorf("%q is on %s, which overlayfs cannot write to", dataDir, name)
+		}
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	ok, err := sys.DirEntryTypes(d)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%q is on a file system that does not report the types of directory entries (d_type)", dataDir)
+	}
+	return nil
+}
