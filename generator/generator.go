@@ -77,12 +77,12 @@ func Run(opts Options) {
 // DefaultInstance= or by drop-ins of their own.
 func (r *run) template(e podfile.Entry) {
 	p, problems, files := r.load(e.Name)
+	r.log(problems)
 	if p == nil {
 		if files == nil {
 			return
 		}
 		p = podfile.ParseInstall(e.Name, files)
-		r.log(problems)
 	}
 	names := r.index.Instances(e.Name)
 	if d := podunit.DefaultInstance(p); d != "" {
@@ -94,10 +94,6 @@ func (r *run) template(e podfile.Entry) {
 			done[n] = true
 			r.pod(n)
 		}
-	}
-	if len(done) == 0 && len(p.Unit)+len(p.Service) > 0 {
-		r.opts.Log(oneLine(e.Path + ": directives of a template reach only instances that are declared: " +
-			"by DefaultInstance, by a link " + e.Name + "INSTANCE.json or by a directory " + e.Name + "INSTANCE.json.d"))
 	}
 }
 

@@ -49,6 +49,9 @@ type decoder struct {
 	mark    int
 	markCol int
 	errs    []*Error
+	count   int
+	// slab is where values are taken from, a block at a time.
+	slab []Value
 }
 
 func (d *decoder) pos() Pos {
@@ -131,7 +134,16 @@ func (d *decoder) value(depth int) *Value {
 		d.fail("unexpected end of file, want a value")
 		return nil
 	}
-	v := &Value{Pos: d.pos()}
+	if d.count++; d.count > MaxValues {
+		d.fail("file has more than " + strconv.Itoa(MaxValues) + " values")
+		return nil
+	}
+	if len(d.slab) == 0 {
+		d.slab = make([]Value, min(16+d.count, 1024))
+	}
+	v := &d.slab[0]
+	d.slab = d.slab[1:]
+	v.Pos = d.pos()
 	ok := true
 	switch c := d.data[d.off]; {
 	case c == '{':

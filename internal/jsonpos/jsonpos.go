@@ -18,6 +18,8 @@ import "strconv"
 const (
 	MaxSize  = 1 << 20
 	MaxDepth = 64
+	// MaxValues bounds what a small text can blow up to in memory.
+	MaxValues = 1 << 16
 )
 
 // Kind is the JSON type of a value.

@@ -38,29 +38,30 @@ func TestPositions(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	for in, want := range map[string]string{
-		"":                         "f:1:1: file holds no value",
-		" // x":                    "f:1:6: file holds no value",
-		"{":                        "f:1:2: unexpected end of file, want a key in double quotes",
-		"[1 2]":                    "f:1:4: unexpected '2', want ',' or ']' in a list",
-		"[1,,2]":                   "f:1:4: unexpected ',', want a value",
-		"[,]":                      "f:1:2: unexpected ',', want a value",
-		"{\"a\" 1}":                "f:1:6: unexpected '1', want ':' after a key",
-		"1 2":                      "f:1:3: unexpected '2' after the value",
-		"01":                       "f:1:1: a number must not begin with 0",
-		"-":                        "f:1:1: number is not complete",
-		"1.":                       "f:1:1: number is not complete",
-		"\"a\nb\"":                 "f:1:3: string is not closed on its line",
-		"\"a":                      "f:1:1: string is not closed",
-		"\"a\\":                    "f:1:3: unknown escape in a string",
-		`"\x"`:                     "f:1:2: unknown escape in a string",
-		"\"\xff\"":                 "f:1:2: string is not valid UTF-8",
-		"\"\x01\"":                 `f:1:2: control character '\x01' in a string, write it as an escape`,
-		"[\n/* x":                  "f:2:1: comment is not closed",
-		"/":                        "f:1:1: unexpected '/'",
-		"nul":                      "f:1:1: unexpected 'n', want a value",
-		"{\"a\":1,\n\"a\":2}":      `f:2:1: duplicate key "a", first seen on line 1`,
-		strings.Repeat("[", 65):    "f:1:65: nested deeper than 64 levels",
-		strings.Repeat(" ", 1<<21): "f: file is larger than 1048576 bytes",
+		"":                                      "f:1:1: file holds no value",
+		" // x":                                 "f:1:6: file holds no value",
+		"{":                                     "f:1:2: unexpected end of file, want a key in double quotes",
+		"[1 2]":                                 "f:1:4: unexpected '2', want ',' or ']' in a list",
+		"[1,,2]":                                "f:1:4: unexpected ',', want a value",
+		"[,]":                                   "f:1:2: unexpected ',', want a value",
+		"{\"a\" 1}":                             "f:1:6: unexpected '1', want ':' after a key",
+		"1 2":                                   "f:1:3: unexpected '2' after the value",
+		"01":                                    "f:1:1: a number must not begin with 0",
+		"-":                                     "f:1:1: number is not complete",
+		"1.":                                    "f:1:1: number is not complete",
+		"\"a\nb\"":                              "f:1:3: string is not closed on its line",
+		"\"a":                                   "f:1:1: string is not closed",
+		"\"a\\":                                 "f:1:3: unknown escape in a string",
+		`"\x"`:                                  "f:1:2: unknown escape in a string",
+		"\"\xff\"":                              "f:1:2: string is not valid UTF-8",
+		"\"\x01\"":                              `f:1:2: control character '\x01' in a string, write it as an escape`,
+		"[\n/* x":                               "f:2:1: comment is not closed",
+		"/":                                     "f:1:1: unexpected '/'",
+		"nul":                                   "f:1:1: unexpected 'n', want a value",
+		"{\"a\":1,\n\"a\":2}":                   `f:2:1: duplicate key "a", first seen on line 1`,
+		strings.Repeat("[", 65):                 "f:1:65: nested deeper than 64 levels",
+		"[" + strings.Repeat("1,", 1<<16) + "]": "f:1:131072: file has more than 65536 values",
+		strings.Repeat(" ", 1<<21):              "f: file is larger than 1048576 bytes",
 	} {
 		_, errs := Decode("f", []byte(in))
 		if len(errs) != 1 || errs[0].Error() != want {
@@ -112,7 +113,7 @@ func FuzzDecode(f *testing.F) {
 		dec := json.NewDecoder(bytes.NewReader(data))
 		dec.UseNumber()
 		valid := json.Valid(data) && dec.Decode(&want) == nil
-		if valid && v == nil && utf8.Valid(data) && !strings.Contains(errs[0].Msg, "deeper") {
+		if valid && v == nil && utf8.Valid(data) && !strings.Contains(errs[0].Msg, "deeper") && !strings.Contains(errs[0].Msg, "values") {
 			t.Fatalf("%q is refused: %v", data, errs)
 		}
 		if v == nil {
@@ -139,7 +140,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func BenchmarkDecodeLarge(b *testing.B) {
-	data := []byte("[" + strings.Repeat(`{"key": "value", "n": [1, 2, 3]},`+"\n", 25000) + "]")
+	data := []byte("[" + strings.Repeat(`{"key": "value", "n": [1, 2, 3]},`+"\n", 10000) + "]")
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		if v, errs := Decode("f", data); v == nil {
@@ -149,7 +150,7 @@ func BenchmarkDecodeLarge(b *testing.B) {
 }
 
 func BenchmarkDecodeNumbers(b *testing.B) {
-	data := []byte("[" + strings.Repeat("1,", 500000) + "]")
+	data := []byte("[" + strings.Repeat("1,", 60000) + "]")
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		if v, errs := Decode("f", data); v == nil {

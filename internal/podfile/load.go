@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -82,7 +83,7 @@ func Scan(opts SearchOptions) (*Index, error) {
 	for _, dir := range dirs {
 		names, err := readDirNames(filepath.Join(opts.Root, dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+			errs = append(errs, errors.New("listing "+strconv.Quote(dir)+": "+cause(err)))
 		}
 		for _, n := range names {
 			if stem, ok := strings.CutSuffix(n, ".json.d"); ok {

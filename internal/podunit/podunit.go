@@ -194,6 +194,8 @@ func Broken(p *podfile.Pod, problems []podfile.Problem, opts Options) (Output, e
 	u := unitfile.New(generator, comment...)
 	if len(p.Files) > 0 {
 		u.Set("Unit", "SourcePath", p.Files[0])
+	} else if len(problems) > 0 && strings.HasPrefix(problems[0].File, "/") {
+		u.Set("Unit", "SourcePath", problems[0].File) // it could not be read
 	}
 	u.Set("Unit", "Description", oneLine("Pod "+p.Name+" (cannot start: "+first+")"))
 	u.Add("Unit", "Documentation", "man:rkt.pod(5)")
