@@ -2,7 +2,6 @@ package podfile
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -294,50 +293,71 @@ func (x *Index) resolve(path string) (string, error) {
 }
 
 // readFile reads a file of limited size. It never waits: a FIFO or a device
-// is opened without blocking and refused.
+// is opened without blocking and refused. It uses system calls rather than
+// os.File, whose poller would cost the generator more than the reading.
 func (x *Index) readFile(path string) ([]byte, error) {
-	const flags = os.O_RDONLY | syscall.O_NONBLOCK | syscall.O_NOCTTY
-	f, err := os.OpenFile(filepath.Join(x.root, path), flags|syscall.O_NOFOLLOW, 0)
-	if errors.Is(err, syscall.ELOOP) {
+	const flags = syscall.O_RDONLY | syscall.O_CLOEXEC | syscall.O_NONBLOCK | syscall.O_NOCTTY
+	fd, err := retry(func() (int, error) {
+		return syscall.Open(x.full(path), flags|syscall.O_NOFOLLOW, 0)
+	})
+	if err == syscall.ELOOP {
 		full, rerr := x.resolve(path)
 		if rerr != nil {
 			return nil, rerr
 		}
-		f, err = os.OpenFile(full, flags, 0)
+		fd, err = retry(func() (int, error) { return syscall.Open(full, flags, 0) })
 	}
-	if errors.Is(err, syscall.ENXIO) {
+	if err == syscall.ENXIO {
 		return nil, errRegular
 	}
 	if err != nil {
-		return nil, errors.New(cause(err))
+		return nil, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.New(cause(err))
+	defer syscall.Close(fd)
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		return nil, err
 	}
-	if !st.Mode().IsRegular() {
+	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return nil, errRegular
 	}
-	if st.Size() > jsonpos.MaxSize {
+	if st.Size > jsonpos.MaxSize {
 		return nil, errSize
 	}
 	// The file may grow while it is read.
-	data := make([]byte, 0, st.Size()+1)
+	data := make([]byte, 0, st.Size+1)
 	for {
-		n, err := f.Read(data[len(data):cap(data)])
-		data = data[:len(data)+n]
-		if err == io.EOF {
+		n, err := retry(func() (int, error) { return syscall.Read(fd, data[len(data):cap(data)]) })
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
 			return data, nil
 		}
-		if err != nil {
-			return nil, errors.New(cause(err))
-		}
+		data = data[:len(data)+n]
 		if len(data) > jsonpos.MaxSize {
 			return nil, errSize
 		}
 		if len(data) == cap(data) {
 			data = append(data, 0)[:len(data)]
+		}
+	}
+}
+
+// full is the path to open for a path below the root.
+func (x *Index) full(path string) string {
+	if x.root == "" {
+		return path
+	}
+	return filepath.Join(x.root, path)
+}
+
+// retry calls a system call again when a signal interrupted it.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != syscall.EINTR {
+			return n, err
 		}
 	}
 }
