@@ -8,14 +8,17 @@
 //
 // Exported:
 //
-//	ParseRef(text string) (Ref, error); (Ref) String(), Kind, Name, Labels …
-//	ParseInsecure(list string) (Insecure, error)
+//	ParseRef(text string) (Ref, error); ParseStored(text) (Ref, error)   hash or name only
+//	(Ref) String()                                                      canonical text
+//	ParseInsecure(list string) (Insecure, error); (Insecure) Has(bits), String()
 //	ParsePullPolicy(word string) (PullPolicy, error)
 //	Fetcher{Store, Keys, Config, Insecure, Policy, TrustKeysFromHTTPS, Progress, Log …}
-//	(*Fetcher) Fetch(ctx, ref Ref, o FetchOptions) (Image, error)
-//	(*Fetcher) Lookup(ref Ref) (Image, error)              store only: hash or name, labels as given
-//	(*Fetcher) FindStage1(ctx, o Stage1Options) (Image, error)
-//	Progress interface; NewProgress(w io.Writer, terminal bool) Progress
+//	(*Fetcher) Fetch(ctx, ref Ref, o FetchOptions{Signature}) (Image, error)
+//	(*Fetcher) Lookup(ref Ref) (Image, error)        store only, labels as given
+//	(*Fetcher) FindStage1(ctx, o Stage1Options{Path, URL, Name, Hash, FromDir}) (Image, error)
+//	Image{Key, ID, Name, Labels, Manifest, Record}
+//	*SignatureError (with Hint()), *UnsupportedError, *NotStoredError, *StatusError
+//	Progress; NewProgress(w, terminal, notifySocket) Progress; Size(n) string
 //
 // stage0/prepare and stage0/cli may import it.
 package image

@@ -12,7 +12,7 @@
 //	New(systemDir, localDir string) *Store
 //	(*Store) Check(name, signed, signature) (*Signer, error)
 //	(*Store) Begin(signature io.Reader) (*Verification, error)  a Writer of the signed bytes
-//	(*Verification) Known(name) error; Finish(name) (*Signer, error); Abort()
+//	(*Verification) Known(name), KnownAtAll() error; Finish(name) (*Signer, error); Abort()
 //	(*Store) HasPrefixKey(name) (bool, error)
 //	(*Store) Add(prefix string, key []byte) ([]Key, error)      prefix "" = root
 //	(*Store) List() ([]Key, error); ReadKeys(data []byte) ([]Key, error)
@@ -32,6 +32,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 
@@ -103,10 +104,14 @@ func (s *Store) all() (map[string]*openpgp.Entity, error) {
 	set := map[string]*openpgp.Entity{}
 	err := s.walk(func(file string, _ Key) error {
 		e, err := readFile(file)
-		if err == nil && e != nil {
+		if err != nil || e == nil {
+			return err
+		}
+		// A revocation in any copy of a key counts.
+		if old := set[fingerprint(e)]; old == nil || !old.Revoked(time.Now()) {
 			set[fingerprint(e)] = e
 		}
-		return err
+		return nil
 	})
 	return set, err
 }

@@ -121,11 +121,25 @@ func (v *Verification) Known(name string) error {
 	if err != nil {
 		return err
 	}
+	return v.among(allowed)
+}
+
+// KnownAtAll is Known for an image whose name is not known yet: a key trusted
+// for anything will do.
+func (v *Verification) KnownAtAll() error {
+	all, err := v.store.all()
+	if err != nil {
+		return err
+	}
+	return v.among(all)
+}
+
+func (v *Verification) among(set map[string]*openpgp.Entity) error {
 	ids, err := issuers(v.packets)
 	if err != nil {
 		return err
 	}
-	for _, e := range allowed {
+	for _, e := range set {
 		for _, id := range ids {
 			if len((openpgp.EntityList{e}).KeysById(id)) > 0 {
 				return nil

@@ -1,0 +1,255 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/appc/spec/schema"
+	"github.com/sirupsen/logrus"
+
+	"github.com/rkt-systemd/rkt/internal/appc"
+	"github.com/rkt-systemd/rkt/stage0/config"
+	"github.com/rkt-systemd/rkt/stage0/keystore"
+	"github.com/rkt-systemd/rkt/stage0/store"
+)
+
+// PullPolicy says when a source is contacted.
+type PullPolicy string
+
+const (
+	PullNew    PullPolicy = "new"    // use the store's match, else fetch
+	PullUpdate PullPolicy = "update" // ask the source, reuse what is unchanged
+	PullNever  PullPolicy = "never"  // the store only
+)
+
+// ParsePullPolicy parses the value of --pull-policy.
+func ParsePullPolicy(word string) (PullPolicy, error) {
+	switch p := PullPolicy(word); p {
+	case PullNew, PullUpdate, PullNever:
+		return p, nil
+	}
+	return "", fmt.Errorf("unknown pull policy %q: must be one of never, new, update", word)
+}
+
+// Image is an image in the store.
+type Image struct {
+	Key      string // "sha512-" and 64 hex digits
+	ID       string // "sha512-" and 128 hex digits
+	Name     string
+	Labels   map[string]string
+	Manifest *schema.ImageManifest
+	Record   store.Record
+}
+
+// SignatureError means that an image's signature is missing or wrong.
+type SignatureError struct {
+	Image string // reference as typed
+	Name  string // the image's name, when known
+	Err   error
+}
+
+func (e *SignatureError) Error() string {
+	return fmt.Sprintf("verifying signature of image %q: %v", e.Image, e.Err)
+}
+
+func (e *SignatureError) Unwrap() error { return e.Err }
+
+// Hint is what the user can do about it.
+func (e *SignatureError) Hint() string {
+	name := e.Name
+	if name == "" {
+		name = "NAME"
+	}
+	if errors.Is(e.Err, keystore.ErrUnknownSigner) {
+		return "rkt trust --prefix=" + name
+	}
+	return "rkt --insecure-options=image switches signature verification off"
+}
+
+// NotStoredError means that an image is not in the store and was not fetched.
+type NotStoredError struct {
+	Image string
+	Why   string
+}
+
+func (e *NotStoredError) Error() string {
+	return fmt.Sprintf("image %q is not in the store: %s", e.Image, e.Why)
+}
+
+// Is makes errors.Is(err, store.ErrNotFound) true.
+func (e *NotStoredError) Is(target error) bool { return target == store.ErrNotFound }
+
+// Fetcher fetches images into a store. Only Store is required.
+type Fetcher struct {
+	Store              *store.Store
+	Keys               *keystore.Store
+	Config             *config.Config
+	Insecure           Insecure
+	Policy             PullPolicy // PullNew if empty
+	TrustKeysFromHTTPS bool
+	Progress           Progress           // none if nil
+	Log                logrus.FieldLogger // discarded if nil
+	MaxSize            int64              // bytes of a download; 0 means 16 GiB
+	Timeouts           Timeouts
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// FetchOptions belong to one image.
+type FetchOptions struct {
+	Signature string // local file that holds the detached signature
+	policy    PullPolicy
+	// trusted is set for stage1 images in places only root can write to.
+	trusted bool
+}
+
+func (f *Fetcher) now() time.Time {
+	if f.Now != nil {
+		return f.Now()
+	}
+	return time.Now()
+}
+
+func (f *Fetcher) log() logrus.FieldLogger {
+	if f.Log != nil {
+		return f.Log
+	}
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return l
+}
+
+func (f *Fetcher) progress() Progress {
+	if f.Progress != nil {
+		return f.Progress
+	}
+	return noProgress{}
+}
+
+// Fetch finds an image under the pull policy: in the store, or by fetching,
+// verifying and storing it.
+func (f *Fetcher) Fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, error) {
+	if o.policy == "" {
+		o.policy = f.Policy
+	}
+	if o.policy == "" {
+		o.policy = PullNew
+	}
+	img, err := f.fetch(ctx, ref, o)
+	if err != nil {
+		return Image{}, fmt.Errorf("fetching image %q: %w", ref.Text, err)
+	}
+	// The time of last use keeps the image from being collected; losing it is
+	// no reason to fail.
+	if err := f.Store.Touch(img.Key); err != nil {
+		f.log().WithError(err).Debug("noting the use of an image, ignoring")
+	}
+	return img, nil
+}
+
+func (f *Fetcher) fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, error) {
+	switch ref.Kind {
+	case KindHash:
+		r, err := f.Store.Resolve(ref.Hash)
+		if err != nil {
+			return Image{}, err
+		}
+		return f.image(r)
+	case KindName:
+		return f.fetchName(ref, o)
+	case KindPath:
+		return f.fetchFile(ctx, ref, o)
+	case KindURL:
+		return f.fetchURL(ctx, ref, o)
+	}
+	return Image{}, &UnsupportedError{Kind: ref.Kind, Ref: ref.Text}
+}
+
+// fetchName finds a name in the store; meta discovery comes later.
+func (f *Fetcher) fetchName(ref Ref, o FetchOptions) (Image, error) {
+	os, arch := appc.HostOSArch()
+	labels := map[string]string{"os": os, "arch": arch}
+	maps.Copy(labels, ref.Labels)
+	if err := appc.CheckOSArch(labels["os"], labels["arch"]); err != nil {
+		return Image{}, err
+	}
+	r, err := f.Store.FindFunc(ref.Name, labels, f.acceptable)
+	if err == nil {
+		return f.image(r)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return Image{}, err
+	}
+	display := ref.display()
+	if _, err := f.Store.FindFunc(ref.Name, labels, nil); err == nil {
+		return Image{}, &SignatureError{Image: ref.Text, Name: ref.Name, Err: errors.New(
+			"the stored image was admitted without verification; fetch it again with its signature, or name it by its ID")}
+	}
+	if o.policy == PullNever {
+		return Image{}, &NotStoredError{display, "the pull policy is never"}
+	}
+	return Image{}, &NotStoredError{display, "looking names up on the network (meta discovery) is not supported by this build yet; " +
+		"fetch the image by its URL or from a file first"}
+}
+
+// acceptable says whether a stored image may stand for one that would be
+// verified if it were fetched now.
+func (f *Fetcher) acceptable(r store.Record) bool {
+	return f.Insecure.Has(InsecureImage) || r.Admission.Verified()
+}
+
+func (f *Fetcher) image(r store.Record) (Image, error) {
+	m, err := f.Store.Manifest(r.Key)
+	if err != nil {
+		return Image{}, err
+	}
+	return Image{Key: r.Key, ID: r.ID, Name: r.Name, Labels: appc.Labels(m), Manifest: m, Record: r}, nil
+}
+
+// Lookup finds an image in the store by hash or by name and labels exactly as
+// given; it never fetches.
+func (f *Fetcher) Lookup(ref Ref) (Image, error) {
+	var r store.Record
+	var err error
+	switch ref.Kind {
+	case KindHash:
+		r, err = f.Store.Resolve(ref.Hash)
+	case KindName:
+		r, err = f.Store.Find(ref.Name, ref.Labels)
+	default:
+		return Image{}, fmt.Errorf("image %q: want an image ID or a name", ref.Text)
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	return f.image(r)
+}
+
+// checkIdentity compares an image's manifest with the name and labels asked for.
+func checkIdentity(ref Ref, m *schema.ImageManifest) error {
+	if ref.Kind != KindName {
+		return nil
+	}
+	if m.Name.String() != ref.Name {
+		return fmt.Errorf("the image is named %q, not %q", m.Name, ref.Name)
+	}
+	for k, want := range ref.Labels {
+		have, ok := m.Labels.Get(k)
+		if !ok {
+			return fmt.Errorf("the image has no label %q (want %q)", k, want)
+		}
+		if have != want {
+			return fmt.Errorf("the image's label %q is %q, not %q", k, have, want)
+		}
+	}
+	return nil
+}
+
+// sigPath is where the signature of an image at path is: the suffix .aci, if
+// any, gives way to .aci.asc.
+func sigPath(path string) string { return strings.TrimSuffix(path, ".aci") + ".aci.asc" }
