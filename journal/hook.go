@@ -153,9 +153,9 @@ func priority(l logrus.Level) int {
 }
 
 // StderrIsJournal reports whether standard error is connected to the journal:
-// $JOURNAL_STREAM, given as value, names its device and inode
-// (systemd.exec(5)). The variable alone proves nothing, as children inherit it.
-func StderrIsJournal(value string) bool { return isJournal(os.Stderr, value) }
+// $JOURNAL_STREAM names its device and inode (systemd.exec(5)). The variable
+// alone proves nothing, as children inherit it.
+func StderrIsJournal() bool { return isJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) }
 
 func isJournal(f *os.File, value string) bool {
 	dev, ino, ok := strings.Cut(value, ":")

@@ -20,7 +20,7 @@ func NewLogger(component, journalStream string, debug bool) *logrus.Logger {
 	if debug {
 		l.SetLevel(logrus.DebugLevel)
 	}
-	if journalStream != "" && StderrIsJournal(journalStream) {
+	if journalStream != "" && StderrIsJournal() {
 		if w, err := NewWriter(""); err == nil {
 			l.SetOutput(io.Discard)
 			l.AddHook(NewHook(w, "rkt"))

@@ -20,8 +20,12 @@ func isGone(err error) bool {
 func (c *Client) describe(ctx context.Context, path dbus.ObjectPath) (Machine, error) {
 	props := map[string]dbus.Variant{}
 	call := c.conn.Object(service, path).CallWithContext(ctx, "org.freedesktop.DBus.Properties.GetAll", 0, machineIface)
-	if call.Err != nil {
-		return Machine{}, bus.Error(call.Err)
+	if err := bus.Error(call.Err); err != nil {
+		// Every machine object has properties: one without is none any more.
+		if errors.Is(err, ErrUnsupported) {
+			err = ErrNotFound
+		}
+		return Machine{}, err
 	}
 	if err := call.Store(&props); err != nil {
 		return Machine{}, err

@@ -84,7 +84,7 @@ const (
 
 // Client is a connection to machined.
 type Client struct {
-	conn *dbus.Conn
+	conn *bus.Conn
 }
 
 // Options say how to connect; the zero value means the system bus.

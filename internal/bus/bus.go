@@ -33,7 +33,7 @@ var (
 // Dial connects to the bus at address, or to the system bus when it is empty.
 // A connection is private to the caller, who closes it. The context ends the
 // dialling, not the connection.
-func Dial(ctx context.Context, address string) (*dbus.Conn, error) {
+func Dial(ctx context.Context, address string) (*Conn, error) {
 	if address == "" {
 		address = os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")
 	}
@@ -45,26 +45,40 @@ func Dial(ctx context.Context, address string) (*dbus.Conn, error) {
 		err  error
 	}
 	done := make(chan result, 1)
+	// The connection's own context: ending it closes the socket, so that a
+	// server which accepts and never answers holds nothing up.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
-		conn, err := dial(address)
+		conn, err := dial(life, address)
 		done <- result{conn, err}
 	}()
 	select {
 	case r := <-done:
-		return r.conn, r.err
+		if r.err != nil {
+			end()
+			return nil, r.err
+		}
+		return &Conn{Conn: r.conn, end: end}, nil
 	case <-ctx.Done():
-		// The socket may accept and never answer; what comes late is closed.
-		go func() {
-			if r := <-done; r.conn != nil {
-				_ = r.conn.Close() // nobody uses it
-			}
-		}()
+		end()
 		return nil, fmt.Errorf("connecting to D-Bus at %q: %w", address, ctx.Err())
 	}
 }
 
-func dial(address string) (*dbus.Conn, error) {
-	conn, err := dbus.Dial(address)
+// Conn is a connection.
+type Conn struct {
+	*dbus.Conn
+	end context.CancelFunc
+}
+
+// Close ends the connection.
+func (c *Conn) Close() error {
+	defer c.end()
+	return c.Conn.Close()
+}
+
+func dial(ctx context.Context, address string) (*dbus.Conn, error) {
+	conn, err := dbus.Dial(address, dbus.WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to D-Bus at %q: %w (%w)", address, err, ErrUnavailable)
 	}
