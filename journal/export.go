@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,14 +40,15 @@ func ReadEntry(r *bufio.Reader) (Entry, error) {
 		}
 		any = true
 		name, value, found := bytes.Cut(line, []byte{'='})
+		// A copy: the line is the reader's buffer, which is reused.
 		f := Field{Name: string(name)}
+		if !ValidField(strings.TrimLeft(f.Name, "_")) {
+			return Entry{}, fmt.Errorf("%w: field name %q", errFormat, cut(name))
+		}
 		if found {
 			f.Value = bytes.Clone(value)
 		} else if f.Value, err = readBinary(r); err != nil {
 			return Entry{}, err
-		}
-		if !ValidField(string(bytes.TrimLeft(name, "_"))) {
-			return Entry{}, fmt.Errorf("%w: field name %q", errFormat, cut(name))
 		}
 		if err := e.add(f); err != nil {
 			return Entry{}, err
