@@ -202,13 +202,17 @@ func (c *Client) Leader(ctx context.Context, name string) (int, error) {
 	return m.Leader, err
 }
 
-// Addresses returns the addresses of a machine, without loopback.
+// Addresses returns the addresses of a machine, without loopback. There are
+// none for a machine that uses the host's network.
 func (c *Client) Addresses(ctx context.Context, name string) ([]netip.Addr, error) {
 	var entries []struct {
 		Family int32
 		Addr   []byte
 	}
 	if err := c.call(ctx, "GetMachineAddresses", []any{name}, &entries); err != nil {
+		if bus.Name(err) == "org.freedesktop.machine1.NoPrivateNetworking" {
+			return nil, nil
+		}
 		return nil, fmt.Errorf("reading addresses of machine %q: %w", name, err)
 	}
 	addrs := make([]netip.Addr, 0, len(entries))

@@ -82,6 +82,9 @@ type address struct {
 }
 
 func (f *fake) GetMachineAddresses(name string) ([]address, *dbus.Error) {
+	if name == "hostnet" {
+		return nil, dbus.NewError("org.freedesktop.machine1.NoPrivateNetworking", []any{"Machine hostnet does not use private networking"})
+	}
 	return []address{{2, []byte{10, 1, 2, 3}}, {10, netip.MustParseAddr("fd00::1").AsSlice()}, {2, []byte{1}}}, nil
 }
 
@@ -250,6 +253,9 @@ func TestClient(t *testing.T) {
 	}
 	addrs, err := c.Addresses(ctx, "web-1")
 	if err != nil || len(addrs) != 2 || addrs[0] != netip.MustParseAddr("10.1.2.3") || addrs[1] != netip.MustParseAddr("fd00::1") {
+		t.Errorf("Addresses = %v, %v", addrs, err)
+	}
+	if addrs, err := c.Addresses(ctx, "hostnet"); len(addrs) != 0 || err != nil {
 		t.Errorf("Addresses = %v, %v", addrs, err)
 	}
 	if err := c.Terminate(ctx, "web-1"); err != nil {

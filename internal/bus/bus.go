@@ -113,6 +113,15 @@ func Error(err error) error {
 	return &nameError{name: de.Name, msg: msg}
 }
 
+// Name returns the D-Bus name of an error that Error returned, or "".
+func Name(err error) string {
+	var ne *nameError
+	if errors.As(err, &ne) {
+		return ne.name
+	}
+	return ""
+}
+
 // nameError keeps the D-Bus name with the message, which alone often says
 // nothing.
 type nameError struct {
