@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rkt-systemd/rkt/journal"
+	"github.com/rkt-systemd/rkt/stage0/pod"
+)
+
+func (a *app) logsCmd() *cobra.Command {
+	var apps []string
+	var follow, untilEnd, detach bool
+	var lines int
+	var since string
+	cmd := &cobra.Command{
+		Use: "logs UUID|NAME", Short: "Print what a pod's apps wrote to the journal",
+		Long: `Print the lines of a pod from the host's journal. A UUID gives that run of the pod, also after the pod has been
+collected; the name of a declared pod gives all its runs, as journalctl -u rkt@NAME does.`,
+		Args: exactArgs(1, "one pod"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if detach {
+				return a.detachFollow(args[0])
+			}
+			q := journal.Query{Follow: follow, Lines: lines}
+			if since != "" {
+				t, err := parseSince(since, time.Now())
+				if err != nil {
+					return err
+				}
+				q.Since = t
+			}
+			return a.logs(cmd.Context(), args[0], q, apps, untilEnd)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&apps, "app", nil, "only lines of this `APP`; may be repeated")
+	f.BoolVarP(&follow, "follow", "f", false, "go on with new lines")
+	f.IntVarP(&lines, "lines", "n", 0, "only the newest so many `lines`")
+	f.StringVar(&since, "since", "", "only lines since this `time`: 10m, 2h ago, 2006-01-02 15:04:05")
+	f.BoolVar(&untilEnd, "until-end", false, "end when the pod does")
+	f.BoolVar(&detach, "detach", false, "")
+	_ = f.MarkHidden("detach")
+	return cmd
+}
+
+// parseSince takes a duration back from now, or a time.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(strings.TrimSuffix(strings.TrimPrefix(s, "-"), " ago")); err == nil {
+		return now.Add(-d), nil
+	}
+	for _, l := range []string{time.RFC3339, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(l, s, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	if s == "today" {
+		y, m, d := now.Date()
+		return time.Date(y, m, d, 0, 0, 0, 0, now.Location()), nil
+	}
+	return time.Time{}, fmt.Errorf("--since: %q is neither a duration (10m) nor a time (2006-01-02 15:04:05)", s)
+}
+
+func (a *app) logs(ctx context.Context, arg string, q journal.Query, apps []string, untilEnd bool) error {
+	pods, _, err := a.pods()
+	if err != nil {
+		return err
+	}
+	var d *pod.Pod
+	if id, e := pods.Resolve(arg); e == nil {
+		if d, err = pods.Get(id); err != nil && !errors.Is(err, pod.ErrNotFound) {
+			return err
+		}
+	} else if errors.Is(e, pod.ErrEmptyUUID) {
+		return e
+	}
+	switch {
+	case d != nil:
+		defer d.Close()
+		scope := ""
+		if d.Unit() == "" {
+			scope = d.Scope()
+		}
+		q.Matches = journal.PodMatches(d.UUID, scope, apps...)
+	case pod.ValidUUID(strings.ToLower(arg)):
+		// collected: it was a unit's or had a scope of its own; one of them has lines
+		id := strings.ToLower(arg)
+		q.Matches = journal.PodMatches(id, "", apps...)
+		if !hasLines(ctx, q) {
+			q.Matches = journal.PodMatches(id, "machine-rkt"+`\x2d`+strings.ReplaceAll(id, "-", `\x2d`)+".scope", apps...)
+		}
+	default:
+		q.Matches = []string{"_SYSTEMD_UNIT=rkt@" + arg + ".service"}
+		for _, app := range apps {
+			q.Matches = append(q.Matches, "SYSLOG_IDENTIFIER="+app)
+		}
+		if untilEnd {
+			return errors.New("--until-end needs the UUID of a pod")
+		}
+	}
+	if untilEnd && d != nil {
+		return a.followUntilEnd(ctx, d, q)
+	}
+	_, err = a.copyLog(ctx, q)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func hasLines(ctx context.Context, q journal.Query) bool {
+	q.Follow, q.Lines = false, 1
+	r, err := journal.Read(ctx, q)
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	_, err = r.Next()
+	return err == nil
+}
+
+// copyLog prints entries and returns the cursor of the last.
+func (a *app) copyLog(ctx context.Context, q journal.Query) (string, error) {
+	r, err := journal.Read(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	cursor := ""
+	for {
+		e, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return cursor, r.Close()
+		}
+		if err != nil {
+			return cursor, errors.Join(err, r.Close())
+		}
+		cursor = e.Cursor
+		if _, err := fmt.Fprintln(a.Stdout, e.Short()); err != nil {
+			return cursor, errors.Join(err, r.Close())
+		}
+	}
+}
+
+// followUntilEnd prints lines as they come until the pod's lock is free, and
+// then what the journal still holds: nothing the apps wrote is lost.
+func (a *app) followUntilEnd(ctx context.Context, d *pod.Pod, q journal.Query) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		if err := d.WaitUnlocked(); err == nil {
+			cancel()
+		}
+	}()
+	q.Follow = true
+	cursor, err := a.copyLog(ctx, q)
+	if err != nil && !errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		return err
+	}
+	q.Follow, q.Sync, q.After = false, true, cursor
+	_, err = a.copyLog(context.WithoutCancel(ctx), q)
+	return err
+}
+
+// follow shows the output of a pod that was started by hand, where the user
+// sees it. rkt itself is about to become the pod, so the viewer is started by
+// a process that ends at once: the pod's supervisor must have one child only.
+func (a *app) follow(uuid string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := []string{"--local-config=" + a.localConfig, "--system-config=" + a.systemConfig}
+	if a.dir != "" {
+		args = append(args, "--dir="+a.dir)
+	}
+	cmd := exec.Command(self, append(args, "logs", "--detach", uuid)...)
+	cmd.Stdout, cmd.Stderr = a.Stdout, a.Stderr
+	return cmd.Run()
+}
+
+// detachFollow starts the viewer and leaves it.
+func (a *app) detachFollow(uuid string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := append([]string{}, a.Args...)
+	for i, w := range args {
+		if w == "--detach" {
+			args[i] = "--until-end"
+		}
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Stdout, cmd.Stderr = a.Stdout, a.Stderr
+	// a signal from the terminal is for the pod; the viewer ends with it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	signal.Ignore(syscall.SIGTTOU)
+	return cmd.Start()
+}

@@ -1,0 +1,503 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
+	"github.com/spf13/cobra"
+
+	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/internal/podunit"
+	"github.com/rkt-systemd/rkt/stage0/image"
+	"github.com/rkt-systemd/rkt/stage0/pod"
+	"github.com/rkt-systemd/rkt/stage0/prepare"
+)
+
+func (a *app) podCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "pod", Short: "Work with declared pods (/etc/rkt/pods/NAME.json)",
+		Long: `A file NAME.json in ` + strings.Join(podfile.DefaultDirs(), ", ") + ` declares a pod.
+It is the unit rkt@NAME.service: systemctl daemon-reload, then systemctl start rkt@NAME.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q for pod; rkt help pod lists them", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintln(a.Stderr, "pod: no command given")
+			if err := cmd.Help(); err != nil {
+				return err
+			}
+			return &exitError{abi.ExitNoArgs}
+		},
+	}
+	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd())
+	return cmd
+}
+
+type podListJSON struct {
+	Name     string `json:"name"`
+	Path     string `json:"path"`
+	Unit     string `json:"unit"`
+	Masked   bool   `json:"masked,omitempty"`
+	Template bool   `json:"template,omitempty"`
+	UUID     string `json:"uuid,omitempty"`
+	State    string `json:"state"`
+}
+
+func (a *app) podListCmd() *cobra.Command {
+	var format string
+	var noLegend bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List declared pods and the state of their newest run", Args: exactArgs(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			entries, err := podfile.List(podfile.SearchOptions{})
+			if err != nil {
+				a.log.Warn(err)
+			}
+			newest, err := a.newestRuns()
+			if err != nil {
+				return err
+			}
+			out := []podListJSON{}
+			for _, e := range entries {
+				j := podListJSON{Name: e.Name, Path: e.Path, Unit: podfile.UnitName(e.Name), Masked: e.Masked, Template: e.Template, State: "never run"}
+				switch r, ok := newest[e.Name]; {
+				case e.Masked:
+					j.State = "masked"
+				case e.Bad != "":
+					j.State, j.Unit = "bad name", ""
+				case e.Template:
+					j.State = "template"
+				case ok:
+					j.UUID, j.State = r.uuid, r.state
+				}
+				out = append(out, j)
+			}
+			if format != "" {
+				return printJSON(a.Stdout, format, out)
+			}
+			w := table(a.Stdout)
+			if !noLegend {
+				fmt.Fprintln(w, "NAME\tSTATE\tUUID\tFILE")
+			}
+			for _, j := range out {
+				u := j.UUID
+				if len(u) > 8 {
+					u = u[:8]
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", j.Name, j.State, u, j.Path)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", "`json` or json-pretty instead of a table")
+	cmd.Flags().BoolVar(&noLegend, "no-legend", false, "no header line")
+	return cmd
+}
+
+type runOf struct {
+	uuid, state string
+	rank        int64
+}
+
+// newestRuns finds the newest run of every declared pod, running ones first.
+func (a *app) newestRuns() (map[string]runOf, error) {
+	pods, _, err := a.pods()
+	if err != nil {
+		return nil, err
+	}
+	all, err := pods.List()
+	out := map[string]runOf{}
+	for _, d := range all {
+		if n := d.DeclaredName(); n != "" {
+			r := runOf{d.UUID, string(d.State), d.Created().UnixNano()}
+			if d.State == pod.Running {
+				r.rank = 1<<63 - 1
+			}
+			if have, ok := out[n]; !ok || r.rank > have.rank {
+				out[n] = r
+			}
+		}
+		d.Close()
+	}
+	return out, err
+}
+
+func (a *app) podCheckCmd() *cobra.Command {
+	var format string
+	var fail bool
+	cmd := &cobra.Command{
+		Use: "check [NAME|FILE|DIR…]", Short: "Check pod files",
+		Long: `Check pod files: those named, those of a directory, or all in the search path. Every problem is printed with file, line,
+column and JSON path. The exit status is 0 when no file has an error; warnings do not count.`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			problems := []podfile.Problem{}
+			checked := 0
+			check := func(p []podfile.Problem) {
+				checked++
+				problems = append(problems, p...)
+			}
+			if len(args) == 0 {
+				entries, err := podfile.List(podfile.SearchOptions{})
+				if err != nil {
+					return err
+				}
+				for _, e := range entries {
+					if !e.Masked {
+						_, p := podfile.Load(podfile.SearchOptions{}, e.Name)
+						check(p)
+					}
+				}
+			}
+			for _, arg := range args {
+				if err := checkArg(arg, check); err != nil {
+					return err
+				}
+			}
+			if format != "" {
+				if err := printJSON(a.Stdout, format, problems); err != nil {
+					return err
+				}
+			} else {
+				for _, p := range problems {
+					fmt.Fprintf(a.Stderr, "%s: %s\n", p.Severity, p.Error())
+				}
+				if len(problems) == 0 {
+					fmt.Fprintf(a.Stdout, "%d pod file(s) checked, no problems\n", checked)
+				}
+			}
+			if podfile.Failed(problems) || fail {
+				return errSilent
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", "`json` or json-pretty instead of lines")
+	cmd.Flags().BoolVar(&fail, "fail", false, "fail even without problems (for units of pods that were broken at the last daemon-reload)")
+	return cmd
+}
+
+func checkArg(arg string, check func([]podfile.Problem)) error {
+	st, err := os.Stat(arg)
+	switch {
+	case err != nil || !strings.ContainsAny(arg, "/.") && !st.Mode().IsRegular():
+		_, p := podfile.Load(podfile.SearchOptions{}, arg)
+		check(p)
+	case st.IsDir():
+		files, err := filepath.Glob(filepath.Join(arg, "*.json"))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := checkArg(f, check); err != nil {
+				return err
+			}
+		}
+	default:
+		abs, err := filepath.Abs(arg)
+		if err != nil {
+			return err
+		}
+		// as it would be read where it lies, with its drop-ins
+		_, p := podfile.Load(podfile.SearchOptions{Dirs: []string{filepath.Dir(abs)}}, strings.TrimSuffix(filepath.Base(abs), ".json"))
+		check(p)
+	}
+	return nil
+}
+
+// loadPod reads a declared pod, reporting all its problems.
+func (a *app) loadPod(name string) (*podfile.Pod, error) {
+	p, problems := podfile.Load(podfile.SearchOptions{}, name)
+	for _, pr := range problems {
+		if pr.Severity == podfile.Warning {
+			a.log.Warn(pr.Error())
+		}
+	}
+	if p != nil {
+		return p, nil
+	}
+	first := podfile.FirstError(problems)
+	if first == nil {
+		return nil, fmt.Errorf("pod %q is masked", name)
+	}
+	if podfile.IsNotFound(problems) {
+		return nil, hint(fmt.Errorf("pod %q: %w", name, first), "rkt pod list shows the declared pods; they are files in %s", strings.Join(podfile.DefaultDirs(), ", "))
+	}
+	n := 0
+	for _, pr := range problems {
+		if pr.Severity == podfile.Error {
+			if n++; n > 1 {
+				a.log.Error(pr.Error())
+			}
+		}
+	}
+	return nil, hint(first, "rkt pod check %s", name)
+}
+
+func (a *app) podShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show what systemd gets for a declared pod", Args: exactArgs(1, "the name of a declared pod"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			p, err := a.loadPod(args[0])
+			if err != nil {
+				return err
+			}
+			out, err := podunit.Pod(p, podunit.Options{})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.Stdout, "# pod %s, unit %s, machine %s\n", p.Name, p.UnitName(), p.MachineName())
+			for _, f := range p.Files {
+				fmt.Fprintf(a.Stdout, "# file %s\n", f)
+			}
+			for _, ap := range p.Apps {
+				fmt.Fprintf(a.Stdout, "# app %s, image %s\n", orDash(ap.Name), imageText(ap.Image))
+			}
+			for _, f := range out.Files {
+				fmt.Fprintf(a.Stdout, "\n# %s\n%s", f.Path, f.Data)
+			}
+			for _, l := range out.Links {
+				fmt.Fprintf(a.Stdout, "\n# %s -> %s\n", l.Path, l.Target)
+			}
+			return nil
+		},
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func imageText(i podfile.Image) string {
+	switch {
+	case i.Ref != "":
+		return i.Ref
+	case i.ID != "":
+		return i.ID
+	}
+	s := i.Name
+	for _, l := range i.Labels {
+		s += "," + l.Name + "=" + l.Value
+	}
+	return s
+}
+
+func (a *app) podRunCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "run NAME", Short: "Run a declared pod; what rkt@NAME.service does",
+		Long: "Run a declared pod in the foreground. Use systemctl start rkt@NAME to run it as a service.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := a.needRoot(); err != nil {
+				return err
+			}
+			return exactArgs(1, "the name of a declared pod")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := a.loadPod(args[0])
+			if err != nil {
+				return err
+			}
+			if len(p.Rkt.InsecureOptions) > 0 && !cmd.Flags().Changed("insecure-options") {
+				a.insecureOptions = strings.Join(p.Rkt.InsecureOptions, ",")
+			}
+			r, err := a.declared(cmd.Context(), p)
+			if err != nil {
+				return fmt.Errorf("pod %q: %w", p.Name, err)
+			}
+			return a.launch(cmd.Context(), r, startOptions{net: p.Rkt.Net, hostname: orElse(p.Rkt.Hostname, p.MachineName())})
+		},
+	}
+}
+
+func orElse(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+// declared resolves a pod file: its images are found or fetched, its manifest
+// is written.
+func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
+	st, err := a.stores()
+	if err != nil {
+		return nil, err
+	}
+	policy, err := image.ParsePullPolicy(orElse(p.Rkt.PullPolicy, string(image.PullNew)))
+	if err != nil {
+		return nil, err
+	}
+	f, err := a.fetcher(st, policy)
+	if err != nil {
+		return nil, err
+	}
+	r := &request{stores: st, insecure: f.Insecure}
+	r.Declared, r.Machine, r.NoOverlay = p.Name, p.MachineName(), p.Rkt.NoOverlay
+	if _, ok := a.unitUUID(); ok {
+		r.Unit = p.UnitName()
+	}
+	var o image.Stage1Options
+	if s := p.Rkt.Stage1; strings.HasPrefix(s, "/") {
+		o.Path = s
+	} else {
+		o.Name = s
+	}
+	if r.Stage1, err = f.FindStage1(ctx, o); err != nil {
+		return nil, fmt.Errorf("finding the stage1 image: %w", err)
+	}
+	spec, err := declaredSpec(p)
+	if err != nil {
+		return nil, err
+	}
+	var images []image.Image
+	for i, ap := range p.Apps {
+		img, err := a.declaredImage(ctx, f, ap.Image)
+		if err != nil {
+			return nil, fmt.Errorf("app %d (%s): %w", i+1, orDash(ap.Name), err)
+		}
+		images = append(images, img)
+	}
+	r.Manifest, r.Apps, err = spec.Manifest(images)
+	return r, err
+}
+
+func (a *app) declaredImage(ctx context.Context, f *image.Fetcher, i podfile.Image) (image.Image, error) {
+	text := i.Ref
+	switch {
+	case i.ID != "":
+		text = i.ID
+	case text == "":
+		text = i.Name
+		for _, l := range i.Labels {
+			text += "," + l.Name + "=" + l.Value
+		}
+	}
+	ref, err := image.ParseRef(text)
+	if err != nil {
+		return image.Image{}, err
+	}
+	img, err := f.Fetch(ctx, ref, image.FetchOptions{})
+	if err == nil && i.ID != "" && i.Name != "" && img.Name != i.Name {
+		err = fmt.Errorf("image %s is named %q, not %q", i.ID, img.Name, i.Name)
+	}
+	return img, err
+}
+
+func declaredSpec(p *podfile.Pod) (*prepare.PodSpec, error) {
+	s := &prepare.PodSpec{UserAnnotations: p.UserAnnotations, UserLabels: p.UserLabels}
+	var err error
+	if s.Isolators, err = prepare.ParseIsolators(p.Isolators); err != nil {
+		return nil, fmt.Errorf("isolators: %w", err)
+	}
+	for _, v := range p.Volumes {
+		vol, err := volumeOf(&v)
+		if err != nil {
+			return nil, err
+		}
+		s.Volumes = append(s.Volumes, *vol)
+	}
+	for _, po := range p.Ports {
+		ep := types.ExposedPort{Name: types.ACName(po.Name), HostPort: uint(po.HostPort)}
+		if po.HostIP != "" {
+			if err := ep.HostIP.UnmarshalText([]byte(po.HostIP)); err != nil {
+				return nil, fmt.Errorf("port %q: %w", po.Name, err)
+			}
+		}
+		if len(po.PodPort) > 0 {
+			ep.PodPort = &types.Port{}
+			if err := json.Unmarshal(po.PodPort, ep.PodPort); err != nil {
+				return nil, fmt.Errorf("port %q: podPort: %w", po.Name, err)
+			}
+		}
+		s.Ports = append(s.Ports, ep)
+	}
+	for _, n := range p.Annotations {
+		s.Annotations = append(s.Annotations, [2]string{n.Name, n.Value})
+	}
+	for i := range p.Apps {
+		as, err := declaredApp(&p.Apps[i])
+		if err != nil {
+			return nil, fmt.Errorf("app %d (%s): %w", i+1, orDash(p.Apps[i].Name), err)
+		}
+		s.Apps = append(s.Apps, *as)
+	}
+	return s, nil
+}
+
+func volumeOf(v *podfile.Volume) (*types.Volume, error) {
+	name, err := types.NewACName(v.Name)
+	if err != nil {
+		return nil, fmt.Errorf("volume %q: %w", v.Name, err)
+	}
+	out := &types.Volume{Name: *name, Kind: v.Kind, Source: v.Source, ReadOnly: v.ReadOnly, Recursive: v.Recursive, UID: v.UID, GID: v.GID}
+	if v.Mode != "" {
+		out.Mode = &v.Mode
+	}
+	// JSON is where the library checks and sets the defaults
+	b, err := json.Marshal(out)
+	if err == nil {
+		err = json.Unmarshal(b, out)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("volume %q: %w", v.Name, err)
+	}
+	return out, nil
+}
+
+func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
+	s := &prepare.AppSpec{Name: ap.Name, Exec: ap.Override.Exec, Args: ap.Override.Args, User: ap.Override.User, Group: ap.Override.Group,
+		SupplementaryGIDs: ap.Override.SupplementaryGIDs, WorkingDirectory: ap.Override.WorkingDirectory, ReadOnlyRootFS: ap.ReadOnlyRootFS}
+	var err error
+	if s.App, err = prepare.ParseApp(ap.App); err != nil {
+		return nil, err
+	}
+	if s.Isolators, err = prepare.ParseIsolators(ap.Override.Isolators); err != nil {
+		return nil, fmt.Errorf("isolators: %w", err)
+	}
+	for _, e := range ap.Override.Environment {
+		s.Environment = append(s.Environment, [2]string{e.Name, e.Value})
+	}
+	for _, n := range ap.Annotations {
+		s.Annotations = append(s.Annotations, [2]string{n.Name, n.Value})
+	}
+	for key, apps := range map[string][]string{abi.AnnotationAfter: ap.Order.After, abi.AnnotationBefore: ap.Order.Before,
+		abi.AnnotationRequires: ap.Order.Requires, abi.AnnotationWants: ap.Order.Wants, abi.AnnotationBindsTo: ap.Order.BindsTo,
+		abi.AnnotationPartOf: ap.Order.PartOf} {
+		if len(apps) > 0 {
+			s.Annotations = append(s.Annotations, [2]string{key, strings.Join(apps, ",")})
+		}
+	}
+	for _, m := range ap.Mounts {
+		sm := schema.Mount{Volume: types.ACName(m.Volume), Path: m.Path}
+		if m.AppVolume != nil {
+			if sm.AppVolume, err = volumeOf(m.AppVolume); err != nil {
+				return nil, err
+			}
+			sm.Volume = sm.AppVolume.Name
+		}
+		if sm.Volume == "" {
+			return nil, errors.New("a mount names no volume")
+		}
+		s.Mounts = append(s.Mounts, sm)
+	}
+	return s, nil
+}

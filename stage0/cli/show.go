@@ -1,0 +1,470 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/appc/spec/schema"
+	"github.com/spf13/cobra"
+
+	"github.com/rkt-systemd/rkt/internal/appc"
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/stage0/pod"
+)
+
+// timeLayout is what scripts parse: milliseconds, trailing zeros dropped.
+const timeLayout = "2006-01-02 15:04:05.999 -0700 MST"
+
+// podJSON is a pod in the output of list and status.
+type podJSON struct {
+	Name            string            `json:"name"`
+	State           string            `json:"state"`
+	DeclaredName    string            `json:"declared_name,omitempty"`
+	Machine         string            `json:"machine,omitempty"`
+	Unit            string            `json:"unit,omitempty"`
+	Networks        []pod.Network     `json:"networks,omitempty"`
+	AppNames        []string          `json:"app_names,omitempty"`
+	Apps            []appJSON         `json:"apps,omitempty"`
+	CreatedAt       int64             `json:"created_at,omitempty"`
+	StartedAt       int64             `json:"started_at,omitempty"`
+	UserAnnotations map[string]string `json:"user_annotations,omitempty"`
+	UserLabels      map[string]string `json:"user_labels,omitempty"`
+}
+
+type appJSON struct {
+	Name            string            `json:"name"`
+	State           string            `json:"state"`
+	CreatedAt       *int64            `json:"created_at,omitempty"`
+	StartedAt       *int64            `json:"started_at,omitempty"`
+	FinishedAt      *int64            `json:"finished_at,omitempty"`
+	ExitCode        *int              `json:"exit_code,omitempty"`
+	ImageID         string            `json:"image_id"`
+	UserAnnotations map[string]string `json:"user_annotations,omitempty"`
+	UserLabels      map[string]string `json:"user_labels,omitempty"`
+}
+
+func newPodJSON(d *pod.Pod, m *schema.PodManifest) podJSON {
+	p := podJSON{Name: d.UUID, State: string(d.State), DeclaredName: d.DeclaredName(), Unit: d.Unit(), Networks: d.Networks()}
+	if d.State.Ran() {
+		p.Machine = d.Machine()
+	}
+	if t := d.Created(); !t.IsZero() {
+		p.CreatedAt = t.Unix()
+	}
+	if t := d.Started(); !t.IsZero() {
+		p.StartedAt = t.Unix()
+	}
+	if m == nil {
+		return p
+	}
+	p.UserAnnotations, p.UserLabels = m.UserAnnotations, m.UserLabels
+	for i := range m.Apps {
+		ra := &m.Apps[i]
+		name := ra.Name.String()
+		p.AppNames = append(p.AppNames, name)
+		j := appJSON{Name: name, ImageID: ra.Image.ID.String(), State: appState(d, name)}
+		j.CreatedAt, j.StartedAt, j.FinishedAt = nanos(d.Created()), nanos(d.Started()), nanos(d.Marked())
+		if code, ok := d.ExitStatus(name); ok {
+			j.ExitCode = &code
+		}
+		if ra.App != nil {
+			j.UserAnnotations, j.UserLabels = ra.App.UserAnnotations, ra.App.UserLabels
+		}
+		p.Apps = append(p.Apps, j)
+	}
+	return p
+}
+
+func nanos(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	n := t.UnixNano()
+	return &n
+}
+
+func appState(d *pod.Pod, app string) string {
+	_, ended := d.ExitStatus(app)
+	switch {
+	case d.State.AfterRun() || ended:
+		return "exited"
+	case d.State == pod.Running:
+		return "running"
+	case d.State == pod.Prepared:
+		return "created"
+	}
+	return "unknown"
+}
+
+func printJSON(w io.Writer, format string, v any) error {
+	e := json.NewEncoder(w)
+	if format == "json-pretty" {
+		e.SetIndent("", "\t")
+	}
+	return e.Encode(v)
+}
+
+func checkFormat(format string) error {
+	switch format {
+	case "", "json", "json-pretty":
+		return nil
+	}
+	return fmt.Errorf("unknown format %q: json and json-pretty are known", format)
+}
+
+func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 1, '\t', 0) }
+
+func (a *app) listCmd() *cobra.Command {
+	var full, noLegend bool
+	var format string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List pods", Args: exactArgs(0, "no arguments"),
+		Long: "List pods: running, prepared, and ended ones until they are collected.",
+		RunE: func(*cobra.Command, []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			pods, _, err := a.pods()
+			if err != nil {
+				return err
+			}
+			all, err := pods.List()
+			errs := []error{err}
+			out := []podJSON{}
+			w := table(a.Stdout)
+			if !noLegend && format == "" {
+				id := ""
+				if full {
+					id = "IMAGE ID\t"
+				}
+				fmt.Fprintf(w, "UUID\tAPP\tIMAGE NAME\t%sSTATE\tCREATED\tSTARTED\tNETWORKS\n", id)
+			}
+			for _, d := range all {
+				m, err := d.Manifest()
+				if err != nil && d.State != pod.Preparing && d.State != pod.AbortedPrepare {
+					errs = append(errs, err)
+				}
+				if format != "" {
+					out = append(out, newPodJSON(d, m))
+				} else {
+					row(w, d, m, full)
+				}
+				d.Close()
+			}
+			if format != "" {
+				err = printJSON(a.Stdout, format, out)
+			} else {
+				err = w.Flush()
+			}
+			a.itemErrors(errs)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&full, "full", false, "whole UUIDs, image IDs and absolute times")
+	f.BoolVar(&noLegend, "no-legend", false, "no header line")
+	f.StringVar(&format, "format", "", "`json` or json-pretty instead of a table")
+	return cmd
+}
+
+// itemErrors reports what is wrong with single items of a listing, after the
+// good ones.
+func (a *app) itemErrors(errs []error) {
+	err := errors.Join(errs...)
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(a.Stderr, "----------------------------------------\n")
+	n := 0
+	for _, e := range errs {
+		if e != nil {
+			n++
+			fmt.Fprintf(a.Stderr, "%d. %v\n", n, e)
+		}
+	}
+	fmt.Fprintf(a.Stderr, "----------------------------------------\n(appc version %s)\n", schema.AppContainerVersion)
+}
+
+func row(w io.Writer, d *pod.Pod, m *schema.PodManifest, full bool) {
+	uuid, created, started := d.UUID, "", ""
+	if !full {
+		uuid = uuid[:8]
+	}
+	if t := d.Created(); !t.IsZero() {
+		created = when(t, full)
+	}
+	if t := d.Started(); !t.IsZero() {
+		started = when(t, full)
+	}
+	first := fmt.Sprintf("%s\t%s\t%s\t%s", d.State, created, started, networks(d))
+	id := func(s string) string {
+		if full {
+			return s + "\t"
+		}
+		return ""
+	}
+	if m == nil || len(m.Apps) == 0 {
+		fmt.Fprintf(w, "%s\t-\t-\t%s%s\n", uuid, id("-"), first)
+		return
+	}
+	for i := range m.Apps {
+		name := "--"
+		if img, err := d.AppImage(m.Apps[i].Name.String()); err == nil {
+			name = appc.DisplayName(img)
+		}
+		key := m.Apps[i].Image.ID.String()
+		if len(key) > 19 {
+			key = key[:19]
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s%s\n", uuid, m.Apps[i].Name, name, id(key), first)
+		uuid, first = "", "\t\t\t"
+	}
+}
+
+func networks(d *pod.Pod) string {
+	var out []string
+	for _, n := range d.Networks() {
+		s := n.NetName
+		if n.IP != "" {
+			s += ":ip4=" + n.IP
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, ", ")
+}
+
+func when(t time.Time, full bool) string {
+	if full {
+		return t.Format(timeLayout)
+	}
+	return relative(time.Since(t))
+}
+
+// relative says how long ago something was.
+func relative(d time.Duration) string {
+	for _, u := range []struct {
+		name string
+		d    time.Duration
+	}{{"year", 365 * 24 * time.Hour}, {"month", 30 * 24 * time.Hour}, {"week", 7 * 24 * time.Hour}, {"day", 24 * time.Hour},
+		{"hour", time.Hour}, {"minute", time.Minute}, {"second", time.Second}} {
+		if n := int(d / u.d); n == 1 {
+			return "1 " + u.name + " ago"
+		} else if n > 1 {
+			return fmt.Sprintf("%d %ss ago", n, u.name)
+		}
+	}
+	return "now"
+}
+
+// waitFlag is --wait[=BOOL|DURATION].
+type waitFlag struct {
+	on    bool
+	limit time.Duration // 0: none
+}
+
+func (v *waitFlag) String() string { return fmt.Sprint(v.on) }
+func (v *waitFlag) Type() string   { return "duration" }
+func (v *waitFlag) Set(s string) error {
+	switch s {
+	case "true":
+		v.on, v.limit = true, 0
+		return nil
+	case "false", "0":
+		v.on = false
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%q is neither a boolean nor a duration", s)
+	}
+	v.on, v.limit = d != 0, max(d, 0)
+	return nil
+}
+
+func (v *waitFlag) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	if v.limit > 0 {
+		return context.WithTimeout(ctx, v.limit)
+	}
+	return context.WithCancel(ctx)
+}
+
+func (a *app) statusCmd() *cobra.Command {
+	var format, uuidFile string
+	var wait, ready waitFlag
+	cmd := &cobra.Command{
+		Use: "status UUID|NAME", Short: "Print the status of a pod",
+		Long: `Print what is known of a pod: its state and, when it has ended, the exit status of every app.
+--wait-ready waits until the pod is up, --wait until it has ended.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			args, err := podArgs(args, uuidFile)
+			if err != nil {
+				return err
+			}
+			if len(args) != 1 {
+				return errors.New("status takes one pod; see rkt help status")
+			}
+			pods, _, err := a.pods()
+			if err != nil {
+				return err
+			}
+			d, err := a.findPod(pods, args[0])
+			if err != nil {
+				return err
+			}
+			defer func() { d.Close() }()
+			if ready.on {
+				ctx, cancel := ready.context(cmd.Context())
+				defer cancel()
+				if err := waitReady(ctx, d); err != nil {
+					return err
+				}
+			}
+			if wait.on {
+				ctx, cancel := wait.context(cmd.Context())
+				defer cancel()
+				if err := poll(ctx, d, func() (bool, error) { return d.State.Finished(), nil }); err != nil {
+					return fmt.Errorf("waiting for pod %s to end: %w", d.UUID, err)
+				}
+			}
+			return a.printStatus(d, format)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&format, "format", "", "`json` or json-pretty instead of lines")
+	f.StringVar(&uuidFile, "uuid-file", "", "read the pod's UUID from this `FILE`")
+	f.Var(&wait, "wait", "wait until the pod has ended, at most this long")
+	f.Var(&ready, "wait-ready", "wait until the pod is up, at most this long")
+	f.Lookup("wait").NoOptDefVal = "true"
+	f.Lookup("wait-ready").NoOptDefVal = "true"
+	return cmd
+}
+
+func waitReady(ctx context.Context, d *pod.Pod) error {
+	err := poll(ctx, d, func() (bool, error) {
+		if d.Ready() {
+			return true, nil
+		}
+		if d.State.Finished() {
+			return false, fmt.Errorf("it has ended: %s", d.State)
+		}
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for pod %s to be ready: %w", d.UUID, err)
+	}
+	return nil
+}
+
+// poll looks at the pod every 100 ms, as the contract says.
+func poll(ctx context.Context, d *pod.Pod, done func() (bool, error)) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := d.Refresh(); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *app) printStatus(d *pod.Pod, format string) error {
+	m, err := d.Manifest()
+	if format != "" {
+		return printJSON(a.Stdout, format, newPodJSON(d, m))
+	}
+	w := a.Stdout
+	fmt.Fprintf(w, "state=%s\n", d.State)
+	fmt.Fprintf(w, "created=%s\n", d.Created().Format(timeLayout))
+	if t := d.Started(); !t.IsZero() {
+		fmt.Fprintf(w, "started=%s\n", t.Format(timeLayout))
+	}
+	if d.State == pod.Running || d.State == pod.Exited {
+		fmt.Fprintf(w, "networks=%s\n", networks(d))
+	}
+	if d.State.Ran() {
+		if d.State == pod.Running {
+			if pid, err := d.PID(); err == nil {
+				fmt.Fprintf(w, "pid=%d\n", pid)
+			}
+		} else if b, err := d.ReadFile(podfs.Ppid); err == nil {
+			fmt.Fprintf(w, "pid=%s\n", strings.TrimSpace(string(b)))
+		}
+		fmt.Fprintf(w, "exited=%t\n", d.State != pod.Running)
+	}
+	if m != nil && d.State != pod.Running {
+		for i := range m.Apps {
+			if code, ok := d.ExitStatus(m.Apps[i].Name.String()); ok {
+				fmt.Fprintf(w, "app-%s=%d\n", m.Apps[i].Name, code)
+			}
+		}
+	}
+	if err != nil && d.State.Ran() {
+		return err
+	}
+	return nil
+}
+
+func (a *app) catManifestCmd() *cobra.Command {
+	var pretty bool
+	var uuidFile string
+	cmd := &cobra.Command{
+		Use: "cat-manifest UUID|NAME", Short: "Print a pod's manifest",
+		RunE: func(_ *cobra.Command, args []string) error {
+			args, err := podArgs(args, uuidFile)
+			if err != nil {
+				return err
+			}
+			if len(args) != 1 {
+				return errors.New("cat-manifest takes one pod; see rkt help cat-manifest")
+			}
+			pods, _, err := a.pods()
+			if err != nil {
+				return err
+			}
+			d, err := a.findPod(pods, args[0])
+			if err != nil {
+				return err
+			}
+			defer d.Close()
+			m, err := d.Manifest()
+			if err != nil {
+				return err
+			}
+			return printManifest(a.Stdout, m, pretty)
+		},
+	}
+	cmd.Flags().BoolVar(&pretty, "pretty-print", true, "indent")
+	cmd.Flags().StringVar(&uuidFile, "uuid-file", "", "read the pod's UUID from this `FILE`")
+	return cmd
+}
+
+func printManifest(w io.Writer, m any, pretty bool) error {
+	var b []byte
+	var err error
+	if pretty {
+		b, err = json.MarshalIndent(m, "", "\t")
+	} else {
+		b, err = json.Marshal(m)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n", b)
+	return err
+}

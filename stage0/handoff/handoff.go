@@ -1,0 +1,123 @@
+// Package handoff calls the entrypoints of a stage1 image: run and enter
+// replace the process, gc and stop are children. It knows the contract
+// (internal/abi) and nothing of what is inside a flavour.
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/appc/spec/schema"
+
+	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/internal/sys"
+)
+
+// ErrNoEntrypoint means that the stage1 image does not implement what was asked.
+var ErrNoEntrypoint = errors.New("not implemented by this pod's stage1 image")
+
+// entrypoint resolves an annotation of the stage1 manifest beneath root.
+func entrypoint(m *schema.ImageManifest, annotation, root string) (string, error) {
+	v, ok := m.Annotations.Get(annotation)
+	if !ok {
+		return "", fmt.Errorf("annotation %q: %w", annotation, ErrNoEntrypoint)
+	}
+	clean := filepath.Clean("/" + v)
+	return filepath.Join(root, clean), nil
+}
+
+// Version is the interface version of a stage1 image.
+func Version(m *schema.ImageManifest) (int, error) {
+	v, ok := m.Annotations.Get(abi.AnnotationVer)
+	if !ok {
+		return 1, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("the stage1 image has interface version %q, which is not a number", v)
+	}
+	return n, nil
+}
+
+// Exec becomes the run entrypoint of the pod in dir, whose lock is passed on.
+func Exec(dir string, m *schema.ImageManifest, r abi.Run, lock *os.File, environ []string, warn func(string)) error {
+	version, err := Version(m)
+	if err != nil {
+		return err
+	}
+	args, withheld := r.Args(version)
+	for _, w := range withheld {
+		if w == "--mutable" {
+			return fmt.Errorf("the stage1 image (interface version %d) cannot run mutable pods", version)
+		}
+		warn(fmt.Sprintf("the stage1 image has interface version %d, which does not know %s; it is not applied", version, w))
+	}
+	prog, err := entrypoint(m, abi.AnnotationRun, filepath.Join(dir, podfs.Stage1Rootfs))
+	if err != nil {
+		return err
+	}
+	env := make([]string, 0, len(environ)+3)
+	for _, kv := range environ {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case abi.EnvLockFD, abi.EnvSELinuxContext, abi.EnvSELinuxMountContext:
+		default:
+			env = append(env, kv)
+		}
+	}
+	env = append(env, abi.EnvLockFD+"="+strconv.Itoa(int(lock.Fd())), abi.EnvSELinuxContext+"=", abi.EnvSELinuxMountContext+"=")
+	if err := sys.Chdir(dir); err != nil {
+		return err
+	}
+	if err := sys.KeepOnExec(lock); err != nil {
+		return err
+	}
+	return sys.Exec(prog, append([]string{prog}, args...), env)
+}
+
+// Enter becomes the enter entrypoint. It is taken from the rendered tree, which
+// the pod cannot write, not from the pod's own copy.
+func Enter(dir, tree string, m *schema.ImageManifest, e abi.Enter, environ []string) error {
+	prog, err := entrypoint(m, abi.AnnotationEnter, tree)
+	if err != nil {
+		return err
+	}
+	if err := sys.Chdir(dir); err != nil {
+		return err
+	}
+	return sys.Exec(prog, append([]string{prog}, e.Args()...), environ)
+}
+
+// GC runs the gc entrypoint out of the rendered tree.
+func GC(ctx context.Context, dir, tree string, m *schema.ImageManifest, g abi.GC) error {
+	version, err := Version(m)
+	if err != nil {
+		return err
+	}
+	return child(ctx, dir, tree, m, abi.AnnotationGC, g.Args(version))
+}
+
+// Stop runs the stop entrypoint out of the rendered tree.
+func Stop(ctx context.Context, dir, tree string, m *schema.ImageManifest, s abi.Stop) error {
+	return child(ctx, dir, tree, m, abi.AnnotationStop, s.Args())
+}
+
+func child(ctx context.Context, dir, tree string, m *schema.ImageManifest, annotation string, args []string) error {
+	prog, err := entrypoint(m, annotation, tree)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, prog, args...)
+	cmd.Dir = dir
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("running the stage1 entrypoint %q: %w", filepath.Base(prog), err)
+	}
+	return nil
+}
