@@ -36,12 +36,19 @@ const (
 )
 
 // IsNotFound reports whether the problems say that nobody declares the pod.
-func IsNotFound(ps []Problem) bool {
-	return len(ps) == 1 && strings.HasPrefix(ps[0].Message, msgNotFound)
-}
+func IsNotFound(ps []Problem) bool { return hasMessage(ps, msgNotFound) }
 
 // IsMasked reports whether the problems say that the pod is masked.
-func IsMasked(ps []Problem) bool { return len(ps) == 1 && ps[0].Message == msgMasked }
+func IsMasked(ps []Problem) bool { return hasMessage(ps, msgMasked) }
+
+func hasMessage(ps []Problem, prefix string) bool {
+	for _, p := range ps {
+		if p.Path == "" && p.Line == 0 && strings.HasPrefix(p.Message, prefix) {
+			return true
+		}
+	}
+	return false
+}
 
 // Entry is a pod file in the search path.
 type Entry struct {

@@ -74,10 +74,30 @@ func (p *parser) pod0(name string, files []File) *jsonpos.Value {
 	if len(files) == 0 {
 		p.report(Error, jsonpos.Pos{File: name + ".json"}, "", "no file to read", "")
 	}
-	if root != nil && hasAt {
-		p.specifiers(root)
+	if root != nil {
+		dropNulls(root)
+		if hasAt {
+			p.specifiers(root)
+		}
 	}
 	return root
+}
+
+// dropNulls removes members that are null: a null means an absent member, as
+// it does to encoding/json, which writes an appc manifest's empty lists so.
+// Merge did it for all objects but those in lists.
+func dropNulls(v *jsonpos.Value) {
+	for _, it := range v.Items {
+		dropNulls(it)
+	}
+	kept := v.Members[:0]
+	for _, m := range v.Members {
+		if m.Value.Kind != jsonpos.Null {
+			dropNulls(m.Value)
+			kept = append(kept, m)
+		}
+	}
+	v.Members = kept
 }
 
 // document reads the whole tree.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
@@ -135,6 +137,45 @@ func TestParseExtensions(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got, ignorePos); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestAppcManifests takes what appc's own types write, nulls and all, and
+// hands the app section back to them.
+func TestAppcManifests(t *testing.T) {
+	for name, text := range map[string]string{
+		"bare": `{"acVersion":"0.8.11","acKind":"PodManifest","apps":[{"name":"a","image":{"id":"sha512-8d3fffddf79e9a232ffd19f9ccaa4d6b37a6a243dbe0f23137b108a043d9da13"}}]}`,
+		"app": `{"acVersion":"0.8.11","acKind":"PodManifest","apps":[{"name":"a","image":{"name":"e.com/a","id":"sha512-8d3fffddf79e9a232ffd19f9ccaa4d6b37a6a243dbe0f23137b108a043d9da13"},
+			"app":{"user":"0","group":"0","workingDirectory":"/","environment":[{"name":"A","value":"\u00e9\"\n<"}],
+			"eventHandlers":[{"name":"pre-start","exec":["/x"]}],"ports":[{"name":"p","protocol":"tcp","port":80,"count":1,"socketActivated":true}]},
+			"mounts":[{"volume":"v","path":"/v"}]}],"volumes":[{"name":"v","kind":"empty"}],"ports":[{"name":"p","hostPort":80,"hostIP":"10.0.0.1"}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var pm schema.PodManifest
+			if err := json.Unmarshal([]byte(text), &pm); err != nil {
+				t.Fatal(err)
+			}
+			canonical, err := json.Marshal(pm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range []string{text, string(canonical)} {
+				p, ps := parse("web", text)
+				if len(ps) > 0 {
+					t.Fatalf("%s\n%s", text, lines(ps))
+				}
+				if pm.Apps[0].App == nil {
+					continue
+				}
+				var app types.App
+				if err := json.Unmarshal(p.Apps[0].App, &app); err != nil {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(pm.Apps[0].App, &app); d != "" {
+					t.Error(d)
+				}
+			}
+		})
 	}
 }
 
