@@ -125,7 +125,7 @@ func (s *Store) Clean(ctx context.Context, age time.Duration) (int64, error) {
 			freed += info.Size()
 		}
 		return err
-	}), s.cleanLocks())
+	}), s.cleanLocks(), s.cleanPartial(before))
 	return freed, errors.Join(errs...)
 }
 
@@ -155,6 +155,29 @@ func (s *Store) cleanTemp(before time.Time) (int64, error) {
 		errs = append(errs, os.RemoveAll(path))
 	}
 	return freed, errors.Join(errs...)
+}
+
+// cleanPartial removes what a killed writer of small files left: their
+// temporary files begin with a dot.
+func (s *Store) cleanPartial(before time.Time) error {
+	var errs []error
+	for _, sub := range []string{"records", "imageManifest", "tmp"} {
+		err := filepath.WalkDir(s.path(sub), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() || !strings.HasPrefix(d.Name(), ".") {
+				return err
+			}
+			info, err := d.Info()
+			if err == nil && !info.ModTime().After(before) {
+				err = os.Remove(path)
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // cleanOrphan removes the files of an image without a record.

@@ -13,7 +13,7 @@
 //	Open(s *store.Store, o Options) (*Trees, error)
 //	(*Trees) Render(ctx, key) (*Tree, error)    idempotent; a few file reads when rendered
 //	(*Trees) Find(key), Get(id) (*Tree, error)  ErrNotRendered
-//	(*Trees) List() ([]*Tree, error); Remove(ctx, id) error
+//	(*Trees) List() ([]*Tree, error); Remove(ctx, id), Clean(ctx) error
 //	(*Trees) Verify(ctx, tree) error            ErrChanged; Repair(ctx, key) (*Tree, error)
 //	(*Tree)  ID, Key; Path(), Rootfs(), ManifestPath(); Size() (int64, error)
 //	Overlay{Lower, Upper, Work, Label}; Options() (string, error); Mount(target) error

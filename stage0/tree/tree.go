@@ -320,6 +320,39 @@ func (t *Trees) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
+// Clean removes trees that were never completed and that nobody is rendering.
+func (t *Trees) Clean(ctx context.Context) error {
+	ids, err := t.ids()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if !t.rendered(id) {
+			errs = append(errs, t.clean(id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Trees) clean(id string) error {
+	l, err := lock.TryPath(filepath.Join(t.store.Dir(), "treestorelocks", id), lock.Exclusive)
+	if errors.Is(err, lock.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if t.rendered(id) {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(filepath.Join(t.dir, id)), os.Remove(l.Name()))
+}
+
 // remove takes a tree's mark away first, so that a crash leaves no half tree
 // that looks whole.
 func (t *Trees) remove(tree *Tree) error {
