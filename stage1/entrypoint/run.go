@@ -210,6 +210,9 @@ func facts(env Env, r abi.Run, dir string) (plan.Facts, error) {
 	}
 	f.InUnit = env.get("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())
 	var err error
+	if f.LogUnit, err = logUnit(f); err != nil {
+		return f, err
+	}
 	if f.Nspawn, err = find("systemd-nspawn", "systemd-container"); err != nil {
 		return f, err
 	}
@@ -328,8 +331,14 @@ func records(in plan.Input) error {
 // cgroup is where the pod's processes will be, relative to the root of the hierarchy.
 func cgroup(in plan.Input) (string, error) {
 	if !in.Facts.InUnit {
-		return "machine.slice/machine-" + strings.ReplaceAll(in.Facts.Machine, "-", `\x2d`) + ".scope/payload", nil
+		return "machine.slice/" + in.Facts.LogUnit + "/payload", nil
 	}
+	cg, err := ownCgroup()
+	return cg + "/payload", err
+}
+
+// ownCgroup is this process's cgroup without a leading slash.
+func ownCgroup() (string, error) {
 	f, err := os.Open("/proc/self/cgroup")
 	if err != nil {
 		return "", err
@@ -338,8 +347,26 @@ func cgroup(in plan.Input) (string, error) {
 	sc := bufio.NewScanner(f)
 	for sc.Scan() {
 		if cg, ok := strings.CutPrefix(sc.Text(), "0::/"); ok {
-			return cg + "/payload", nil
+			return cg, nil
 		}
 	}
 	return "", errors.New("this process is in no unified cgroup")
+}
+
+// logUnit is the unit journald finds the pod's processes in: the unit that
+// runs rkt, else the scope that machined makes for the machine.
+func logUnit(f plan.Facts) (string, error) {
+	if !f.InUnit {
+		return "machine-" + strings.ReplaceAll(f.Machine, "-", `\x2d`) + ".scope", nil
+	}
+	cg, err := ownCgroup()
+	if err != nil {
+		return "", err
+	}
+	for part := range strings.SplitSeq(cg, "/") {
+		if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") {
+			return part, nil
+		}
+	}
+	return "", fmt.Errorf("the cgroup %q belongs to no unit", cg)
 }

@@ -38,6 +38,9 @@ type Spec struct {
 	OwnSys bool `json:"ownSys,omitempty"`
 	// DevVolumes are the targets of volumes below /dev.
 	DevVolumes []string `json:"devVolumes,omitempty"`
+	// LogUnit is the host's unit under which journald files the app's lines; see
+	// OpenJournal.
+	LogUnit string `json:"logUnit,omitempty"`
 	// Notify says that the app itself tells systemd when it is ready.
 	Notify bool `json:"notify,omitempty"`
 	// Binds are single files of the pod shown in the app.

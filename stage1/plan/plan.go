@@ -43,6 +43,8 @@ type Facts struct {
 	// machine stays in the unit's cgroup.
 	InUnit bool
 	Nspawn string // absolute path
+	// LogUnit is the unit of the host that the pod's processes are in.
+	LogUnit string
 	// Register says that machined is there.
 	Register bool
 	// ResolvConf says that resolv.conf was generated in the stage1 root; Hosts likewise.
@@ -142,7 +144,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	s := launch.Spec{
 		Name: name, Root: path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir), Exec: app.Exec, Dir: app.WorkingDirectory,
 		UID: ids.UID, GID: ids.GID, ReadOnlyRoot: ra.ReadOnlyRootFS, MaskPaths: !in.Run.DisablePaths,
-		Env: environment(name, app, in.Run),
+		Env: environment(name, app, in.Run), LogUnit: in.Facts.LogUnit,
 	}
 	if s.Dir == "" {
 		s.Dir = "/"
@@ -342,6 +344,7 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 	u.Add("Service", "TimeoutStartSec", "infinity")
 	u.Add("Service", "SyslogIdentifier", s.Name)
 	u.Add("Service", "StandardInput", "null")
+	// for what goes wrong before the launcher has connected to the journal itself
 	u.Add("Service", "StandardOutput", "journal")
 	u.Add("Service", "StandardError", "journal")
 	for _, l := range limits {
@@ -450,14 +453,14 @@ func (p *Plan) nspawn(in Input) {
 	if in.Run.ResolvMode == "host" {
 		args = append(args, "--bind-ro=/etc/resolv.conf:"+HostResolvConf)
 	}
-	level := "notice"
+	level := "warning"
 	if in.Run.Debug {
 		level = "debug"
 	}
 	args = append(args,
 		// only our units, no generators: see ARCHITECTURE.md
 		"--setenv=SYSTEMD_UNIT_PATH=/"+podfs.UnitDir, "--setenv=SYSTEMD_GENERATOR_PATH=/rkt/no-generators",
-		"--setenv=SYSTEMD_LOG_TARGET=console", "--setenv=SYSTEMD_LOG_LEVEL="+level)
+		"--setenv=SYSTEMD_LOG_TARGET=console", "--setenv=SYSTEMD_LOG_COLOR=0", "--setenv=SYSTEMD_LOG_LEVEL="+level)
 	filter := FilterDir + "/pod.bpf"
 	if in.Run.DisableSeccomp {
 		filter = "-"

@@ -84,6 +84,9 @@ func runApp(args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := openJournal(s); err != nil {
+		return err
+	}
 	return launch.Exec(s, launch.Command{Argv: s.Exec, Ready: true})
 }
 
@@ -99,7 +102,17 @@ func runHandler(args []string) error {
 	if args[1] == "post-stop" {
 		argv = s.PostStop
 	}
+	if err := openJournal(s); err != nil {
+		return err
+	}
 	return launch.Exec(s, launch.Command{Argv: argv, Root: true, Unfiltered: true})
+}
+
+func openJournal(s *launch.Spec) error {
+	if s.LogUnit == "" {
+		return nil // as systemd connected it
+	}
+	return launch.OpenJournal(s.Name, s.LogUnit)
 }
 
 // enter runs a command in an app, for rkt enter: arguments APP CMD [ARG…].
