@@ -85,16 +85,7 @@ func Exec(s *Spec, c Command) error {
 	if err := enterRoot(s); err != nil {
 		return &Error{ExitRoot, err}
 	}
-	// Nothing of the pod stays open: a working directory below /proc/self/fd
-	// would lead out of the root.
-	keep := map[int]bool{0: true, 1: true, 2: true}
-	if notify >= 0 {
-		keep[notify] = true
-	}
-	if c.Fallback > 0 {
-		keep[c.Fallback] = true
-	}
-	closeOthers(keep)
+	closeInherited()
 	dir := s.Dir
 	if c.Dir != "" {
 		dir = c.Dir
@@ -197,17 +188,18 @@ func setEnv(env []string, kv string) []string {
 	return append(env, kv)
 }
 
-func closeOthers(keep map[int]bool) {
-	next := uint(3)
+// closeInherited sees to it that nothing of the pod stays open in the app:
+// directories are closed at once, since a working directory below
+// /proc/self/fd would lead out of the root through them; the rest, among it
+// what the Go runtime polls with, is closed by exec.
+func closeInherited() {
 	for fd := 3; fd < 1024; fd++ {
-		if keep[fd] {
-			if uint(fd) > next {
-				_ = unix.CloseRange(next, uint(fd)-1, 0)
-			}
-			next = uint(fd) + 1
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			unix.Close(fd)
 		}
 	}
-	_ = unix.CloseRange(next, ^uint(0)>>33, 0)
+	_ = unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // bound drops every capability outside set from the bounding set and clears
