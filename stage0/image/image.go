@@ -163,7 +163,7 @@ func (f *Fetcher) fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, er
 	case KindName:
 		return f.fetchName(ref, o)
 	case KindPath:
-		return f.fetchFile(ctx, ref, o)
+		return f.fetchPath(ctx, ref, o)
 	case KindURL:
 		return f.fetchURL(ctx, ref, o)
 	}

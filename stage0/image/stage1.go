@@ -184,7 +184,7 @@ func (f *Fetcher) importStage1(ctx context.Context, ref Ref, trusted bool) (Imag
 	})
 }
 
-// unchanged finds the image of a trusted file without reading the file: its
+// unchanged finds the image of a file without reading the file: its
 // identity is the one recorded when it was imported.
 func (f *Fetcher) unchanged(path string) (Image, bool) {
 	remote, err := f.Store.Remote("file:" + path)

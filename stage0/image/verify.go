@@ -69,7 +69,25 @@ func (f *Fetcher) admit(ref Ref, c *check, kind string) func(*schema.ImageManife
 	}
 }
 
-// fetchFile imports a local archive; it is read whatever the policy says.
+// fetchPath imports a local archive whatever the policy says. A file that is
+// the very one imported before, by its inode and times, is not read again
+// under the policy new: a pod may start from a path many times a day.
+func (f *Fetcher) fetchPath(ctx context.Context, ref Ref, o FetchOptions) (Image, error) {
+	if o.policy == PullNew && o.Signature == "" {
+		if img, ok := f.unchanged(ref.Path); ok {
+			return img, nil
+		}
+	}
+	// The identity is taken before reading: a change in between is noticed.
+	id, idErr := fileID(ref.Path)
+	img, err := f.fetchFile(ctx, ref, o)
+	if err != nil || idErr != nil {
+		return img, err
+	}
+	return img, f.Store.PutRemote(store.Remote{Source: "file:" + ref.Path, Key: img.Key, Downloaded: f.now(), File: &id})
+}
+
+// fetchFile imports a local archive.
 func (f *Fetcher) fetchFile(ctx context.Context, ref Ref, o FetchOptions) (Image, error) {
 	file, err := openRegular(ref.Path)
 	if err != nil {
