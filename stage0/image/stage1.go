@@ -129,7 +129,10 @@ func (f *Fetcher) defaultStage1(ctx context.Context) (Image, error) {
 // newerFile says whether the trusted file at the default location is known
 // and changed since it was imported: the package was upgraded.
 func (f *Fetcher) newerFile(location string) bool {
-	if !filepath.IsAbs(location) || trustedFile(location) != nil {
+	if !filepath.IsAbs(location) {
+		return false
+	}
+	if _, err := trustedFile(location); err != nil {
 		return false
 	}
 	remote, err := f.Store.Remote("file:" + location)
@@ -162,25 +165,31 @@ func (f *Fetcher) stage1File(ctx context.Context, path string) (Image, error) {
 	if img, ok := f.unchanged(ref.Path); ok {
 		return img, nil
 	}
-	trust := trustedFile(ref.Path)
-	if trust != nil && !f.Insecure.Has(InsecureImage) {
-		f.log().WithError(trust).Debug("the stage1 image is in no trusted place; its signature is checked")
+	real, err := trustedFile(ref.Path)
+	if err != nil {
+		f.log().WithError(err).Debug("the stage1 image is in no trusted place; its signature is checked")
+		return f.fetchFile(ctx, ref, FetchOptions{})
 	}
-	return f.importStage1(ctx, ref, trust == nil)
+	return f.importTrusted(ctx, ref, real)
 }
 
-func (f *Fetcher) importStage1(ctx context.Context, ref Ref, trusted bool) (Image, error) {
+// importTrusted imports the file that ref leads to, without a signature. It is
+// read by the name that was found trustworthy: a link on the way to it may
+// lead elsewhere by now.
+func (f *Fetcher) importTrusted(ctx context.Context, ref Ref, real string) (Image, error) {
 	// The identity is taken before reading: a change in between is noticed.
-	id, err := fileID(ref.Path)
+	id, err := fileID(real)
 	if err != nil {
 		return Image{}, err
 	}
-	img, err := f.fetchFile(ctx, ref, FetchOptions{trusted: trusted})
-	if err != nil || !trusted {
-		return img, err
+	source := "file:" + ref.Path
+	ref.Path = real
+	img, err := f.fetchFile(ctx, ref, FetchOptions{trusted: true})
+	if err != nil {
+		return Image{}, err
 	}
 	return img, f.Store.PutRemote(store.Remote{
-		Source: "file:" + ref.Path, Key: img.Key, Downloaded: f.now(), File: &id,
+		Source: source, Key: img.Key, Downloaded: f.now(), File: &id,
 	})
 }
 
@@ -220,25 +229,26 @@ func (f *Fetcher) stage1BesideExecutable(ctx context.Context, file string) (Imag
 	if img, ok := f.unchanged(ref.Path); ok {
 		return img, nil
 	}
-	return f.importStage1(ctx, ref, true)
+	return f.importTrusted(ctx, ref, ref.Path)
 }
 
-// trustedFile says why a stage1 file is not as good as installed: it must lie
-// in the build's directory of stage1 images, once all links are resolved, and
-// nobody but root may be able to replace it.
-func trustedFile(path string) error {
+// trustedFile resolves the path of a stage1 file that is as good as installed,
+// or says why it is not: it must lie in the build's directory of stage1
+// images, once all links are resolved, and nobody but root may be able to
+// replace it.
+func trustedFile(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	dir, err := filepath.EvalSymlinks(buildinfo.Stage1Dir)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !strings.HasPrefix(real, strings.TrimSuffix(dir, "/")+"/") {
-		return fmt.Errorf("%q is not below %q", real, dir)
+		return "", fmt.Errorf("%q is not below %q", real, dir)
 	}
-	return rootOnly(real)
+	return real, rootOnly(real)
 }
 
 // rootOnly checks that a path and all its parents are owned by root and

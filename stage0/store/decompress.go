@@ -78,7 +78,8 @@ func encrypted(head []byte) bool {
 	if head[0]&0x40 != 0 {
 		tag = head[0] & 0x3f
 	}
-	return (tag == 1 || tag == 3) && (head[2] == 3 || head[2] == 4 || head[3%len(head)] == 4)
+	// After the tag and a length of one byte comes the packet's version.
+	return tag == 1 && (head[2] == 3 || head[2] == 6) || tag == 3 && head[2] >= 4 && head[2] <= 6
 }
 
 // Decompress detects a stream's format and yields its plain bytes. Trailing

@@ -15,7 +15,7 @@
 //	(*Trees) Find(key), Get(id) (*Tree, error)  ErrNotRendered
 //	(*Trees) List() ([]*Tree, error); Remove(ctx, id), Clean(ctx) error
 //	(*Trees) Verify(ctx, tree) error            ErrChanged; Repair(ctx, key) (*Tree, error)
-//	(*Tree)  ID, Key; Path(), Rootfs(), ManifestPath(); Size() (int64, error)
+//	(*Tree)  ID, Key; Path(), Rootfs(), ManifestPath(), Manifest(); Size() (int64, error)
 //	Overlay{Lower, Upper, Work, Label}; Options() (string, error); Mount(target) error
 //	SupportsOverlay(dataDir string) error
 //	Copy(ctx, srcRootfs, dst string) error

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/sys"
 	"github.com/rkt-systemd/rkt/stage0/store"
 )
@@ -54,7 +55,9 @@ type extractor struct {
 	open    *dirCache
 	dirs    map[string]meta
 	work    int
-	buf     []byte
+	// manifest is that of the image extracted last.
+	manifest []byte
+	buf      []byte
 }
 
 // maxWork bounds what replacing directories by other things may cost.
@@ -92,23 +95,13 @@ func (x *extractor) tell(text string) {
 	}
 }
 
-// image extracts the rootfs of an ACI.
-func (x *extractor) image(ctx context.Context, r io.Reader, lists []*whitelist) error {
-	alias := map[string]string{}
-	if len(lists) > 0 {
-		s, ok := r.(io.Seeker)
-		if !ok {
-			return errors.New("the image cannot be read twice")
-		}
-		var err error
-		if alias, err = aliases(ctx, r, lists); err != nil {
-			return err
-		}
-		if _, err := s.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
+// image extracts the rootfs of an ACI and notes its manifest.
+func (x *extractor) image(ctx context.Context, r io.Reader, lists []*whitelist, alias map[string]string) error {
+	manifest := func(body io.Reader) (err error) {
+		x.manifest, err = io.ReadAll(io.LimitReader(body, appc.MaxManifest))
+		return err
 	}
-	return eachEntry(ctx, r, func(rel string, h *tar.Header, body io.Reader) error {
+	return eachEntry(ctx, r, manifest, func(rel string, h *tar.Header, body io.Reader) error {
 		if x.entries++; x.entries > x.limits.Entries {
 			return fmt.Errorf("more than %d entries", x.limits.Entries)
 		}
@@ -139,8 +132,9 @@ func (x *extractor) image(ctx context.Context, r io.Reader, lists []*whitelist) 
 	})
 }
 
-// eachEntry calls f for every entry below rootfs and for rootfs itself ("").
-func eachEntry(ctx context.Context, r io.Reader, f func(rel string, h *tar.Header, body io.Reader) error) error {
+// eachEntry calls f for every entry below rootfs and for rootfs itself (""),
+// and manifest, if not nil, for the manifest.
+func eachEntry(ctx context.Context, r io.Reader, manifest func(io.Reader) error, f func(rel string, h *tar.Header, body io.Reader) error) error {
 	tr := tar.NewReader(bufio.NewReaderSize(r, 256<<10))
 	for {
 		if err := ctx.Err(); err != nil {
@@ -161,6 +155,11 @@ func eachEntry(ctx context.Context, r io.Reader, f func(rel string, h *tar.Heade
 			return err
 		}
 		if !ok {
+			if clean, _ := store.CleanName(h.Name); clean == manifestFile && manifest != nil {
+				if err := manifest(tr); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		if err := f(rel, h, tr); err != nil {
@@ -197,7 +196,7 @@ func linkTarget(h *tar.Header) (string, error) {
 // each that stays.
 func aliases(ctx context.Context, r io.Reader, lists []*whitelist) (map[string]string, error) {
 	out := map[string]string{}
-	err := eachEntry(ctx, r, func(rel string, h *tar.Header, _ io.Reader) error {
+	err := eachEntry(ctx, r, nil, func(rel string, h *tar.Header, _ io.Reader) error {
 		if h.Typeflag != tar.TypeLink {
 			return nil
 		}

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"context"
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
@@ -149,14 +148,4 @@ func allows(lists []*whitelist, rel string, dir bool) bool {
 		}
 	}
 	return true
-}
-
-// extract extracts one layer's rootfs.
-func (t *Trees) extract(ctx context.Context, x *extractor, l layer) error {
-	b, err := t.store.ReadBlob(l.key)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	return x.image(ctx, b, l.lists)
 }

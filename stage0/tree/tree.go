@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/appc/spec/schema"
+
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
@@ -70,6 +72,21 @@ func (t *Tree) Rootfs() string { return filepath.Join(t.dir, rootfsDir) }
 
 // ManifestPath is the image manifest of the tree's image.
 func (t *Tree) ManifestPath() string { return filepath.Join(t.dir, manifestFile) }
+
+// Manifest is the manifest of the tree's image, out of the verified blob; what
+// runs as root goes by it rather than by the store's copy, which others than
+// root may write to.
+func (t *Tree) Manifest() (*schema.ImageManifest, error) {
+	data, err := os.ReadFile(t.ManifestPath())
+	if err != nil {
+		return nil, err
+	}
+	m, _, err := appc.ParseImageManifest(data)
+	if err != nil {
+		return nil, fmt.Errorf("tree %q: %w", t.ID, err)
+	}
+	return m, nil
+}
 
 // CheckID checks a tree id, which may come from a pod's files.
 func CheckID(id string) error {
@@ -244,16 +261,13 @@ func (t *Trees) fill(ctx context.Context, tree *Tree, layers []layer) error {
 		return err
 	}
 	defer x.close()
+	var manifest []byte // the last layer's is the tree's
 	for _, l := range layers {
-		if err := t.extract(ctx, x, l); err != nil {
+		if manifest, err = t.extract(ctx, x, l); err != nil {
 			return fmt.Errorf("image %q: %w", l.key, err)
 		}
 	}
 	if err := x.finish(); err != nil {
-		return err
-	}
-	manifest, err := t.store.ManifestBytes(tree.Key)
-	if err != nil {
 		return err
 	}
 	return atomicfile.WriteFileNoSync(tree.ManifestPath(), manifest, 0o644)

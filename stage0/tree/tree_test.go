@@ -228,6 +228,35 @@ func TestUnfinishedTree(t *testing.T) {
 	}
 }
 
+func TestDamagedStore(t *testing.T) {
+	s, trees := open(t)
+	key := put(t, s, acitest.Tar(t, acitest.Manifest("example.com/a", "1"), acitest.Reg("f", "good", 0o644)))
+	for file, want := range map[string]string{"blob": "damaged", "imageManifest": "not the image's own"} {
+		path := filepath.Join(s.Dir(), file, "sha512", key[7:9], key)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := bytes.Replace(bytes.Replace(data, []byte("good"), []byte("evil"), 1), []byte(`"1"`), []byte(`"2"`), 1)
+		if err := os.WriteFile(path, bad, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := trees.Render(t.Context(), key); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", file, err, want)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := trees.Render(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := tree.Manifest(); err != nil || m.Name != "example.com/a" {
+		t.Error(m, err)
+	}
+}
+
 func TestDependencies(t *testing.T) {
 	s, trees := open(t)
 	d := put(t, s, acitest.Tar(t, `{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/d"}`,
@@ -378,7 +407,7 @@ func extractAll(ctx context.Context, data []byte, dst string) error {
 		return err
 	}
 	defer x.close()
-	if err := x.image(ctx, bytes.NewReader(data), nil); err != nil {
+	if err := x.image(ctx, bytes.NewReader(data), nil, nil); err != nil {
 		return err
 	}
 	return x.finish()
@@ -524,7 +553,7 @@ func FuzzExtract(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer x.close()
-		if x.image(t.Context(), bytes.NewReader(data), nil) == nil {
+		if x.image(t.Context(), bytes.NewReader(data), nil, nil) == nil {
 			_ = x.finish()
 		}
 		if left, _ := os.ReadDir(host); len(left) != 1 {
