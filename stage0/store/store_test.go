@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,41 @@ func TestImportFormats(t *testing.T) {
 	b.Close()
 	if left, _ := os.ReadDir(s.TempDir()); len(left) != 0 {
 		t.Errorf("left in tmp: %v", left)
+	}
+}
+
+func TestImportOldFormats(t *testing.T) {
+	s := open(t)
+	data, err := os.ReadFile("testdata/image.tar.bz2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := put(t, s, data, ImportOptions{})
+	b, err := s.ReadBlob(r.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	plain, err := io.ReadAll(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Without its magic number an entry's header is that of Unix version 7.
+	for off := 0; plain[off] != 0; off += 1024 {
+		h := plain[off : off+512]
+		clear(h[257:512])
+		copy(h[148:156], "        ")
+		sum := 0
+		for _, c := range h {
+			sum += int(c)
+		}
+		copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+		if h[156] == '5' {
+			off -= 512 // no content
+		}
+	}
+	if r := put(t, s, plain, ImportOptions{}); r.Name != "example.com/old" {
+		t.Errorf("%+v", r)
 	}
 }
 
