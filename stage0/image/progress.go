@@ -51,14 +51,13 @@ type progress struct {
 	notify   bool
 	now      func() time.Time
 
-	mu        sync.Mutex
-	what      string
-	total     int64
-	done      int64
-	begun     time.Time
-	drawn     time.Time
-	notified  time.Time
-	drawnOnce bool
+	mu       sync.Mutex
+	what     string
+	total    int64
+	done     int64
+	begun    time.Time
+	drawn    time.Time
+	notified time.Time
 }
 
 func (p *progress) Start(what string, total int64) {

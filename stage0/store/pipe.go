@@ -20,7 +20,6 @@ type pipe struct {
 	ended      chan struct{}
 	cur, rest  []byte
 	err        error // of the goroutine; read after full is closed
-	eof        bool
 }
 
 func startPipe(ctx context.Context, r io.Reader, check func(total int64) error) *pipe {
