@@ -49,11 +49,9 @@ func Compile(p Policy) (filter.Program, error) {
 			return nil, fmt.Errorf("no system call is named %q", n)
 		}
 	}
-	x64 := table(arch.X86_64.SyscallNumbers, p, 0, 1<<30)
-	// x32 shares the numbers below 512; above are its own variants, which
-	// libseccomp's tables, and so systemd's filters, answer with ENOSYS.
-	x32 := table(arch.X32.SyscallNumbers, p, X32Bit, 512)
-	i386 := table(arch.I386.SyscallNumbers, p, 0, 1<<30)
+	x64 := table(arch.X86_64.SyscallNumbers, p, 0)
+	x32 := table(x32Numbers(), p, X32Bit)
+	i386 := table(arch.I386.SyscallNumbers, p, 0)
 
 	native := slices.Concat(p.audit(41, 0), search(x64))
 	wide := slices.Concat(p.audit(41, X32Bit), search(x32))
@@ -89,10 +87,31 @@ func (p Policy) audit(socket uint32, bit uint32) filter.Program {
 	}
 }
 
+// x32Numbers is the x32 table (the kernel's syscall_64.tbl): the numbers below
+// 512 are those of x86-64, except for calls that pass pointers or longs in
+// memory, which have numbers of their own from 512 on, and calls that x32
+// never had.
+func x32Numbers() map[int]string {
+	own := map[string]bool{"uselib": true, "_sysctl": true, "create_module": true, "get_kernel_syms": true, "query_module": true,
+		"vserver": true, "nfsservctl": true, "epoll_ctl_old": true, "epoll_wait_old": true, "set_thread_area": true, "get_thread_area": true}
+	for nr, name := range arch.X32.SyscallNumbers {
+		if nr >= 512 {
+			own[name] = true
+		}
+	}
+	out := map[int]string{}
+	for nr, name := range arch.X32.SyscallNumbers {
+		if nr >= 512 || !own[name] {
+			out[nr] = name
+		}
+	}
+	return out
+}
+
 // span answers act for all numbers from first up to the next span's first.
 type span struct{ first, act uint32 }
 
-func table(names map[int]string, p Policy, bit uint32, limit int) []span {
+func table(names map[int]string, p Policy, bit uint32) []span {
 	act := map[string]uint32{}
 	for _, n := range p.Deny {
 		act[n] = filter.EPERM
@@ -102,9 +121,7 @@ func table(names map[int]string, p Policy, bit uint32, limit int) []span {
 	}
 	nums := make([]int, 0, len(names))
 	for nr := range names {
-		if nr < limit {
-			nums = append(nums, nr)
-		}
+		nums = append(nums, nr)
 	}
 	slices.Sort(nums)
 	spans := []span{{0, filter.ENOSYS}}
@@ -161,4 +178,15 @@ func ja(n int) filter.Insn     { return filter.Insn{Code: unix.BPF_JMP | unix.BP
 // jeq skips n instructions when the accumulator equals k.
 func jeq(k uint32, n uint8) filter.Insn {
 	return filter.Insn{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jt: n}
+}
+
+// Name is the name of a system call number, "" if there is none.
+func Name(archID, nr uint32) string {
+	switch {
+	case archID == ArchI386:
+		return arch.I386.SyscallNumbers[int(nr)]
+	case nr&X32Bit != 0:
+		return arch.X32.SyscallNumbers[int(nr&^X32Bit)]
+	}
+	return arch.X86_64.SyscallNumbers[int(nr)]
 }
