@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 
@@ -280,13 +279,4 @@ func parsed(own []appFlag, dash bool, f func(cmd *cobra.Command, g *grammar) err
 		}
 		return f(cmd, g)
 	}
-}
-
-// appName derives an app's name from its image's.
-func appName(imageName string) (types.ACName, error) {
-	s, err := types.SanitizeACName(path.Base(imageName))
-	if err != nil {
-		return "", fmt.Errorf("no app name can be made of image name %q; give --name", imageName)
-	}
-	return types.ACName(s), nil
 }

@@ -370,7 +370,7 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	}
 	var images []image.Image
 	for i, ap := range p.Apps {
-		img, err := a.declaredImage(ctx, f, ap.Image)
+		img, err := declaredImage(ctx, st, f, ap.Image)
 		if err != nil {
 			return nil, fmt.Errorf("app %d (%s): %w", i+1, orDash(ap.Name), err)
 		}
@@ -380,7 +380,7 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	return r, err
 }
 
-func (a *app) declaredImage(ctx context.Context, f *image.Fetcher, i podfile.Image) (image.Image, error) {
+func declaredImage(ctx context.Context, st *stores, f *image.Fetcher, i podfile.Image) (image.Image, error) {
 	text := i.Ref
 	switch {
 	case i.ID != "":
@@ -395,7 +395,7 @@ func (a *app) declaredImage(ctx context.Context, f *image.Fetcher, i podfile.Ima
 	if err != nil {
 		return image.Image{}, err
 	}
-	img, err := f.Fetch(ctx, ref, image.FetchOptions{})
+	img, err := fetchRendered(ctx, st, f, ref, "")
 	if err == nil && i.ID != "" && i.Name != "" && img.Name != i.Name {
 		err = fmt.Errorf("image %s is named %q, not %q", i.ID, img.Name, i.Name)
 	}

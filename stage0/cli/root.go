@@ -117,8 +117,10 @@ func (a *app) report(err error) {
 		return
 	}
 	var sig *image.SignatureError
-	if errors.As(err, &sig) && sig.Name != "" && errors.Is(err, keystore.ErrUnknownSigner) {
-		fmt.Fprintf(a.Stderr, "hint: if you trust the signer: rkt trust --prefix=%s KEYFILE\n", sig.Name)
+	if errors.As(err, &sig) {
+		if text := sig.Hint(); text != "" {
+			fmt.Fprintf(a.Stderr, "hint: %s\n", text)
+		}
 	}
 }
 

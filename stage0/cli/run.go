@@ -284,7 +284,7 @@ func (a *app) request(cmd *cobra.Command, g *grammar, po *podOptions, so *startO
 		if err != nil {
 			return nil, err
 		}
-		img, err := f.Fetch(cmd.Context(), ref, image.FetchOptions{Signature: ia.signature})
+		img, err := fetchRendered(cmd.Context(), st, f, ref, ia.signature)
 		if err != nil {
 			return nil, err
 		}
@@ -292,6 +292,22 @@ func (a *app) request(cmd *cobra.Command, g *grammar, po *podOptions, so *startO
 	}
 	r.Manifest, r.Apps, err = spec.Manifest(images)
 	return r, err
+}
+
+// fetchRendered fetches an image and unpacks it. The manifest it returns is the
+// one of the unpacked tree, which only root can write, not the store's, where
+// members of group rkt may.
+func fetchRendered(ctx context.Context, st *stores, f *image.Fetcher, ref image.Ref, signature string) (image.Image, error) {
+	img, err := f.Fetch(ctx, ref, image.FetchOptions{Signature: signature})
+	if err != nil {
+		return img, err
+	}
+	t, err := st.trees.Render(ctx, img.Key)
+	if err != nil {
+		return img, fmt.Errorf("unpacking image %q: %w", ref.Text, err)
+	}
+	img.Manifest, err = t.Manifest()
+	return img, err
 }
 
 func oneStage1(o image.Stage1Options) error {

@@ -140,7 +140,8 @@ func (p *Preparer) tree(ctx context.Context, dir, info, key string) error {
 	if err != nil {
 		return err
 	}
-	m, err := p.Store.ManifestBytes(key)
+	// of the tree, not of the store, where members of group rkt may write
+	m, err := os.ReadFile(t.ManifestPath())
 	if err != nil {
 		return err
 	}

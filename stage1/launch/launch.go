@@ -118,15 +118,12 @@ func Exec(s *Spec, c Command) error {
 			return &Error{ExitSyscalls, fmt.Errorf("setting no_new_privs: %w", err)}
 		}
 	}
-	if s.Notify {
-		notify = closeIf(notify)
-	}
-	if notify >= 0 {
+	if notify >= 0 && !s.Notify {
 		if _, err := unix.Write(notify, []byte("READY=1")); err != nil {
 			return &Error{1, fmt.Errorf("telling systemd that the app starts: %w", err)}
 		}
-		notify = closeIf(notify)
 	}
+	closeIf(notify)
 	if prog != nil {
 		if err := prog.Install(); err != nil {
 			return &Error{ExitSyscalls, err}
@@ -139,11 +136,10 @@ func Exec(s *Spec, c Command) error {
 	return &Error{ExitExec, explain(file, err)}
 }
 
-func closeIf(fd int) int {
+func closeIf(fd int) {
 	if fd >= 0 {
 		unix.Close(fd)
 	}
-	return -1
 }
 
 func execveat(fd int, argv, env []string) error {

@@ -167,14 +167,20 @@ func parse(b []byte) (*libcni.NetworkConfigList, error) {
 	if probe.Plugins != nil {
 		return libcni.NetworkConfFromBytes(b)
 	}
-	one, err := libcni.NetworkPluginConfFromBytes(b)
+	// A single configuration is a list of one; the list has its version and name.
+	var one struct {
+		CNIVersion string `json:"cniVersion"`
+		Name       string `json:"name"`
+	}
+	if err := json.Unmarshal(b, &one); err != nil {
+		return nil, err
+	}
+	if one.CNIVersion == "" {
+		one.CNIVersion = "0.1.0"
+	}
+	list, err := json.Marshal(map[string]any{"cniVersion": one.CNIVersion, "name": one.Name, "plugins": []json.RawMessage{b}})
 	if err != nil {
 		return nil, err
 	}
-	list, err := libcni.ConfListFromConf(one)
-	if err != nil {
-		return nil, err
-	}
-	// Bytes of the list, not of the file: what is recorded must be whole.
-	return libcni.NetworkConfFromBytes(list.Bytes)
+	return libcni.NetworkConfFromBytes(list)
 }
