@@ -66,6 +66,7 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 		u.Words("Unit", "RequiresMountsFor", sources...)
 	}
 	addDirectives(u, "Unit", p.Unit)
+	addDirectives(u, "Service", limits(p.Isolators))
 	addDirectives(u, "Service", p.Service)
 	data, err := u.Bytes()
 	if err != nil {

@@ -209,6 +209,7 @@ func facts(env Env, r abi.Run, dir string) (plan.Facts, error) {
 		f.Machine = strings.TrimSpace(string(b))
 	}
 	f.InUnit = env.get("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())
+	f.Declared = f.InUnit && exists(podfs.DeclaredName)
 	var err error
 	if f.LogUnit, err = logUnit(f); err != nil {
 		return f, err

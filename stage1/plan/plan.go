@@ -42,7 +42,9 @@ type Facts struct {
 	// InUnit says that the process is the main process of a systemd unit: the
 	// machine stays in the unit's cgroup.
 	InUnit bool
-	Nspawn string // absolute path
+	// Declared says that the unit is that of a pod file.
+	Declared bool
+	Nspawn   string // absolute path
 	// LogUnit is the unit of the host that the pod's processes are in.
 	LogUnit string
 	// Register says that machined is there.
@@ -105,8 +107,16 @@ func Make(in Input) (*Plan, error) {
 		}
 		names = append(names, name)
 	}
-	if len(in.Pod.Isolators) > 0 {
-		p.warn("isolators of the whole pod are not applied; limit the unit instead (systemctl set-property, systemd.resource-control(5))")
+	for _, i := range in.Pod.Isolators {
+		switch n := i.Name.String(); n {
+		case "resource/memory", "resource/cpu", "os/linux/cpu-shares":
+			if in.Facts.Declared {
+				continue // the generator made directives of the unit of it
+			}
+			p.warn("isolator %q of the whole pod is not applied; limit the unit instead (systemctl set-property, systemd.resource-control(5))", n)
+		default:
+			p.warn("isolator %q of the whole pod is not applied", n)
+		}
 	}
 	p.file(strings.TrimPrefix(launch.Dir, "/")+".list", 0o644, []byte(strings.Join(names, "\n")+"\n"))
 	if err := p.target(names); err != nil {
