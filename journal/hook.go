@@ -99,13 +99,14 @@ func (w *Writer) sendLarge(data []byte) error {
 type Hook struct {
 	w          *Writer
 	identifier string
+	fixed      []Field
 }
 
 var _ logrus.Hook = (*Hook)(nil)
 
 // NewHook makes a hook over w. identifier is the SYSLOG_IDENTIFIER of the
 // lines.
-func NewHook(w *Writer, identifier string) *Hook { return &Hook{w, identifier} }
+func NewHook(w *Writer, identifier string) *Hook { return &Hook{w: w, identifier: identifier} }
 
 // Levels is part of logrus.Hook.
 func (h *Hook) Levels() []logrus.Level { return logrus.AllLevels }
@@ -135,7 +136,7 @@ func (h *Hook) Fire(e *logrus.Entry) error {
 		{fieldPriority, []byte(strconv.Itoa(priority(e.Level)))},
 		{fieldIdentifier, []byte(h.identifier)},
 	}
-	return h.w.Send(append(head, fields...))
+	return h.w.Send(append(append(head, h.fixed...), fields...))
 }
 
 func priority(l logrus.Level) int {

@@ -29,6 +29,20 @@ func NewLogger(component, journalStream string, debug bool) *logrus.Logger {
 	return l
 }
 
+// SetField adds a field to every line that l writes to the journal from now
+// on; key is one of the Key constants.
+func SetField(l *logrus.Logger, key, value string) {
+	name := FieldName(key)
+	if name == "" || value == "" {
+		return
+	}
+	for _, h := range l.Hooks[logrus.InfoLevel] {
+		if h, ok := h.(*Hook); ok {
+			h.fixed = append(h.fixed, Field{name, []byte(value)})
+		}
+	}
+}
+
 // plain writes "component: message" and, for people who debug, the fields.
 type plain struct{ component string }
 

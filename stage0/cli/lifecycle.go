@@ -37,7 +37,8 @@ func (a *app) gcCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "gc", Short: "Collect pods that have ended",
 		Long: `Collect pods. Ended pods are marked first; what was marked longer ago than the grace period is deleted,
-and so are failed prepares, and prepared pods nobody ran in time.`,
+and so are failed prepares, prepared pods nobody ran in time, and what a crash left of downloads and images, after a
+day; at once with --grace-period=0.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := a.needRoot(); err != nil {
 				return err
@@ -53,7 +54,10 @@ and so are failed prepares, and prepared pods nobody ran in time.`,
 				return a.markPod(cmd.Context(), c, name)
 			}
 			o.Grace, o.ExpirePrepared = grace.d, expire.d
-			return c.Collect(cmd.Context(), o)
+			if err := c.Collect(cmd.Context(), o); err != nil || o.MarkOnly {
+				return err
+			}
+			return a.cleanStore(cmd.Context(), o.Grace)
 		},
 	}
 	f := cmd.Flags()
@@ -62,6 +66,30 @@ and so are failed prepares, and prepared pods nobody ran in time.`,
 	f.BoolVar(&o.MarkOnly, "mark-only", false, "only mark ended pods and release what they hold, delete nothing")
 	f.StringVar(&name, "pod", "", "with --mark-only: only the ended pods of this declared `name`")
 	return cmd
+}
+
+// cleanStore removes what crashes left in the image store. Partial files of the
+// last minute stay in any case: their writers may not have locked them yet.
+func (a *app) cleanStore(ctx context.Context, grace time.Duration) error {
+	st, err := a.stores()
+	if err != nil {
+		return err
+	}
+	age := 24 * time.Hour
+	if grace == 0 {
+		age = time.Minute
+	}
+	freed, err := st.store.Clean(ctx, age)
+	if freed > 0 {
+		a.log.Infof("removed %s of partial images", size(freed, false))
+	}
+	if err != nil {
+		return fmt.Errorf("cleaning the image store: %w", err)
+	}
+	if err := st.trees.Clean(ctx); err != nil {
+		return fmt.Errorf("cleaning the rendered images: %w", err)
+	}
+	return nil
 }
 
 // markPod is what rkt@.service runs when its pod has ended: the pod of this

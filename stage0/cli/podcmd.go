@@ -16,6 +16,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/podunit"
+	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 	"github.com/rkt-systemd/rkt/stage0/prepare"
@@ -312,6 +313,7 @@ func (a *app) podRunCmd() *cobra.Command {
 			return exactArgs(1, "the name of a declared pod")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			journal.SetField(a.log, journal.KeyPodName, args[0])
 			p, err := a.loadPod(args[0])
 			if err != nil {
 				return err

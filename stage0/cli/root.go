@@ -127,6 +127,7 @@ func (a *app) report(err error) {
 func (a *app) setup(component string) {
 	if a.log == nil {
 		a.log = journal.NewLogger(component, a.Getenv("JOURNAL_STREAM"), a.debug)
+		journal.SetField(a.log, journal.KeyStage, "stage0")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 	"github.com/rkt-systemd/rkt/stage0/prepare"
@@ -496,6 +497,7 @@ func (a *app) prepare(ctx context.Context, r *request) (*pod.Handle, error) {
 	if uuid == "" {
 		uuid = pod.NewUUID()
 	}
+	journal.SetField(a.log, journal.KeyPodUUID, uuid)
 	h, err := pod.Open(r.stores.dir).Create(uuid)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage1/network"
 	"github.com/rkt-systemd/rkt/stage1/plan"
 )
@@ -48,6 +49,11 @@ func Run(ctx context.Context, env Env, args []string) error {
 	r, err := abi.ParseRun(args)
 	if err != nil {
 		return err
+	}
+	journal.SetField(env.Log, journal.KeyStage, "stage1")
+	journal.SetField(env.Log, journal.KeyPodUUID, r.UUID)
+	if b, err := os.ReadFile(podfs.DeclaredName); err == nil {
+		journal.SetField(env.Log, journal.KeyPodName, strings.TrimSpace(string(b)))
 	}
 	switch {
 	case r.Interactive:

@@ -453,7 +453,9 @@ func (p *Plan) nspawn(in Input) {
 	if caps := extraCaps(p.Apps); len(caps) > 0 {
 		args = append(args, "--capability="+strings.Join(caps, ","))
 	}
-	args = append(args, "--bind-ro=/usr", "--bind=/run/systemd/journal")
+	args = append(args, "--bind-ro=/usr",
+		// read-only: sockets can be connected to, but the pod's root cannot remove them
+		"--bind-ro=/run/systemd/journal")
 	if f.LdSoCache {
 		args = append(args, "--bind-ro=/etc/ld.so.cache")
 	}
