@@ -22,6 +22,9 @@ import (
 )
 
 func (a *app) handoff(h *pod.Handle, stage1 *schema.ImageManifest, run abi.Run) error {
+	if err := a.Signals.Release(); err != nil {
+		return errors.Join(err, h.Close())
+	}
 	err := handoff.Exec(h.Dir(), stage1, run, h.LockFile(), a.Environ, func(t string) { a.log.Warn(t) })
 	return errors.Join(fmt.Errorf("starting the pod: %w", err), h.Close())
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/buildinfo"
+	"github.com/rkt-systemd/rkt/internal/interrupt"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/config"
@@ -38,6 +39,8 @@ type System struct {
 	EUID    int
 	// Terminal says whether standard error is one.
 	Terminal bool
+	// Signals are given back before rkt becomes a pod; may be nil.
+	Signals *interrupt.Watcher
 }
 
 // Getenv looks a variable up.

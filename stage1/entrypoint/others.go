@@ -77,6 +77,9 @@ func Stop(args []string) error {
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("sending %s to process %d: %w", unix.SignalName(sig), pid, err)
 	}
+	if s.Force {
+		return killScope(s.UUID)
+	}
 	return nil
 }
 
@@ -109,23 +112,78 @@ func GC(ctx context.Context, env Env, args []string) error {
 			}
 		}
 	}
-	errs = append(errs, removeCgroup())
+	errs = append(errs, killScope(g.UUID), removeCgroup(g.UUID))
 	return errors.Join(errs...)
 }
 
-// removeCgroup removes the empty cgroups of a pod whose own scope has gone.
-func removeCgroup() error {
+// scope is the cgroup of the scope unit that machined made for this pod; "" if
+// the pod ran in a unit of its own, whose cgroup is systemd's to empty and
+// remove, or if another pod has the name by now.
+func scope(uuid string) string {
 	b, err := os.ReadFile(podfs.Subcgroup)
 	if err != nil {
-		return nil // failed before it had one, or collected before
+		return "" // failed before it had one, or collected before
 	}
 	cg := filepath.Clean("/" + strings.TrimSuffix(string(b), "/payload"))
-	if !strings.Contains(filepath.Base(cg), "machine-rkt") {
-		return nil // a unit's cgroup is systemd's to remove
+	base := filepath.Base(cg)
+	if !strings.HasPrefix(base, "machine-") || !strings.HasSuffix(base, ".scope") {
+		return ""
 	}
-	top := filepath.Join("/sys/fs/cgroup", cg)
+	if b, err := os.ReadFile(podfs.MachineName); err == nil && strings.TrimSpace(string(b)) != "rkt-"+uuid {
+		record, err := os.ReadFile("/run/systemd/machines/" + filepath.Base(strings.TrimSpace(string(b))))
+		if err != nil || !strings.Contains(string(record), "\nID="+strings.ReplaceAll(uuid, "-", "")+"\n") {
+			return ""
+		}
+	}
+	return filepath.Join("/sys/fs/cgroup", cg)
+}
+
+// killScope kills what is left in the pod's scope, and waits until it has gone:
+// the pod's processes outlive a systemd-nspawn that was killed, and nobody else
+// would end them.
+func killScope(uuid string) error {
+	top := scope(uuid)
+	if top == "" {
+		return nil
+	}
+	err := os.WriteFile(filepath.Join(top, "cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("killing what is left of the pod in %q: %w", top, err)
+	}
+	const tries = 50
+	for range tries {
+		events, err := os.Open(filepath.Join(top, "cgroup.events"))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b := make([]byte, 256)
+		n, err := events.Read(b)
+		if err == nil && strings.Contains(string(b[:n]), "populated 1") {
+			// POLLPRI tells of a change since the read.
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}, 100)
+			events.Close()
+			continue
+		}
+		events.Close()
+		return nil
+	}
+	return fmt.Errorf("processes of the pod in %q do not end after SIGKILL", top)
+}
+
+// removeCgroup removes the empty cgroups of a pod whose own scope has gone.
+func removeCgroup(uuid string) error {
+	top := scope(uuid)
+	if top == "" {
+		return nil
+	}
 	var dirs []string
-	err = filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

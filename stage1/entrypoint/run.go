@@ -21,6 +21,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/internal/interrupt"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage1/network"
@@ -31,6 +32,8 @@ import (
 type Env struct {
 	Log     *logrus.Logger
 	Environ []string
+	// Signals are given back before the process becomes nspawn; may be nil.
+	Signals *interrupt.Watcher
 }
 
 func (e Env) get(name string) string {
@@ -141,6 +144,9 @@ func start(env Env, in plan.Input, lock int) error {
 		return fmt.Errorf("keeping the pod's lock: %w", err)
 	}
 	failpoint.Hit("stage1/exec")
+	if err := env.Signals.Release(); err != nil {
+		return err
+	}
 	return fmt.Errorf("starting %q: %w", p.Args[0], unix.Exec(p.Args[0], p.Args, environ))
 }
 

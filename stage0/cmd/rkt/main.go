@@ -4,12 +4,11 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 
 	"golang.org/x/term"
 
+	"github.com/rkt-systemd/rkt/internal/interrupt"
 	"github.com/rkt-systemd/rkt/stage0/cli"
 )
 
@@ -18,9 +17,11 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, signals := interrupt.Watch(context.Background())
 	code := cli.Main(ctx, cli.System{Args: os.Args[1:], Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		PID: os.Getpid(), EUID: os.Geteuid(), Terminal: term.IsTerminal(int(os.Stderr.Fd()))})
-	cancel()
+		PID: os.Getpid(), EUID: os.Geteuid(), Terminal: term.IsTerminal(int(os.Stderr.Fd())), Signals: signals})
+	if code != 0 {
+		signals.Die()
+	}
 	os.Exit(code)
 }

@@ -6,14 +6,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/interrupt"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage1/entrypoint"
 )
@@ -22,10 +20,9 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer cancel()
+	ctx, signals := interrupt.Watch(context.Background())
 	debug := slices.Contains(os.Args[1:], "--debug")
-	env := entrypoint.Env{Log: journal.NewLogger("stage1", os.Getenv("JOURNAL_STREAM"), debug), Environ: os.Environ()}
+	env := entrypoint.Env{Log: journal.NewLogger("stage1", os.Getenv("JOURNAL_STREAM"), debug), Environ: os.Environ(), Signals: signals}
 	var err error
 	switch name := filepath.Base(os.Args[0]); name {
 	case "run":
@@ -41,6 +38,7 @@ func main() {
 	}
 	if err != nil {
 		env.Log.Error(err)
+		signals.Die()
 		os.Exit(abi.ExitFailure)
 	}
 }
