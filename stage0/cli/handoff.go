@@ -63,7 +63,11 @@ func (a *app) release(ctx context.Context, d *pod.Pod) error {
 		return a.unregister(ctx, d) // it failed before it had a stage1
 	}
 	t, m, err := a.stage1Of(d)
-	if err == nil {
+	if errors.Is(err, tree.ErrNotRendered) {
+		// nothing can be run for it any more: what it held goes with the next reboot
+		a.log.Errorf("pod %s: releasing its resources: %v, ignoring", d.UUID, err)
+		err = nil
+	} else if err == nil {
 		err = handoff.GC(ctx, d.Dir(), t.Rootfs(), m, abi.GC{Debug: a.debug, LocalConfig: a.localConfig, UUID: d.UUID})
 	}
 	return errors.Join(err, a.unregister(ctx, d))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/stage0/handoff"
+	"github.com/rkt-systemd/rkt/stage0/keystore"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 )
 
@@ -68,7 +69,7 @@ day; at once with --grace-period=0.`,
 	return cmd
 }
 
-// cleanStore removes what crashes left in the image store. Partial files of the
+// cleanStore removes what crashes left of images and trusted keys. Partial files of the
 // last minute stay in any case: their writers may not have locked them yet.
 func (a *app) cleanStore(ctx context.Context, grace time.Duration) error {
 	st, err := a.stores()
@@ -88,6 +89,9 @@ func (a *app) cleanStore(ctx context.Context, grace time.Duration) error {
 	}
 	if err := st.trees.Clean(ctx); err != nil {
 		return fmt.Errorf("cleaning the rendered images: %w", err)
+	}
+	if err := keystore.New(a.systemConfig, a.localConfig).Clean(time.Now().Add(-age)); err != nil {
+		return fmt.Errorf("cleaning the trusted keys: %w", err)
 	}
 	return nil
 }

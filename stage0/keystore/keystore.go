@@ -307,6 +307,30 @@ func (s *Store) Add(prefix string, key []byte) ([]Key, error) {
 	return added, nil
 }
 
+// Clean removes what killed writers left before a time: temporary files, which
+// no reader takes for keys.
+func (s *Store) Clean(before time.Time) error {
+	if s.local == "" {
+		return nil
+	}
+	return filepath.WalkDir(s.local, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !d.Type().IsRegular() || !strings.HasPrefix(d.Name(), ".") || !strings.Contains(d.Name(), ".tmp") {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.ModTime().Before(before) {
+			err = os.Remove(path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+}
+
 // mkdirAll makes directories of mode 0755 whatever the umask.
 func mkdirAll(dir string) error {
 	var missing []string

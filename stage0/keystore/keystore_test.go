@@ -157,3 +157,29 @@ func FuzzSignature(f *testing.F) {
 		}
 	})
 }
+
+func TestClean(t *testing.T) {
+	local := t.TempDir()
+	dir := filepath.Join(local, "trustedkeys", "prefix.d", "example.com")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := New("", local)
+	for _, name := range []string{".abc.tmp123", "abc"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		before time.Time
+		want   int
+	}{{time.Now().Add(-time.Hour), 2}, {time.Now().Add(time.Hour), 1}} {
+		if err := s.Clean(c.before); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != c.want {
+			t.Errorf("Clean(%v) leaves %v, %v; want %d files", c.before, entries, err, c.want)
+		}
+	}
+}

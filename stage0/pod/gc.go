@@ -43,9 +43,15 @@ type Options struct {
 	MarkOnly bool
 }
 
-// embryoAge is how old an abandoned embryo must be: one that is being made is
-// locked a few instructions after it appears.
-const embryoAge = time.Hour
+const (
+	// embryoAge is how old an abandoned embryo must be, unless the grace period is
+	// shorter: one that is being made is locked a few instructions after it
+	// appears, and made again if it is taken before.
+	embryoAge = time.Hour
+	// releaseAge is how long a pod is kept whose resources cannot be released: its
+	// directory alone says what they are.
+	releaseAge = 24 * time.Hour
+)
 
 // Collect marks ended pods, then deletes those whose time has come. What one
 // pod makes impossible is logged and does not stop the others.
@@ -78,7 +84,7 @@ func (c *Collector) Collect(ctx context.Context, o Options) error {
 		return err
 	}
 	if err := c.eachIn(podfs.Embryo, func(id string) error {
-		if !old(podfs.Embryo, id, embryoAge) {
+		if !old(podfs.Embryo, id, min(embryoAge, o.Grace)) {
 			return nil
 		}
 		return c.moveUnlocked(podfs.Embryo, podfs.Garbage, id, "abandoned pod")
@@ -189,7 +195,11 @@ func (c *Collector) remove(ctx context.Context, phase, id string) error {
 	defer d.Close()
 	if phase == podfs.ExitedGarbage {
 		if err := c.Release(ctx, d); err != nil {
-			c.Log.Errorf("pod %s: releasing its resources: %v, ignoring", id, err)
+			err = fmt.Errorf("releasing its resources: %w", err)
+			if c.Now().Before(d.ctime().Add(releaseAge)) {
+				return fmt.Errorf("%w; the next gc tries again", err)
+			}
+			c.Log.Errorf("pod %s: %v, ignoring", id, err)
 		}
 	}
 	failpoint.Hit("gc/sweep-released")

@@ -66,6 +66,17 @@ func (p *Pods) Create(uuid string) (*Handle, error) {
 	if !ValidUUID(uuid) {
 		return nil, fmt.Errorf("%q is not a UUID", uuid)
 	}
+	// A collector may take the directory in the moment before it is locked.
+	for range 3 {
+		h, err := p.create(uuid)
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, lock.ErrLocked) {
+			return h, err
+		}
+	}
+	return nil, fmt.Errorf("making the pod directory of %s: it keeps being removed", uuid)
+}
+
+func (p *Pods) create(uuid string) (*Handle, error) {
 	err := os.Mkdir(p.path(podfs.Embryo, uuid), 0o750)
 	if errors.Is(err, os.ErrNotExist) {
 		if err = p.MkDirs(); err == nil {
