@@ -340,7 +340,11 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 		}
 	}
 	u.Add("Service", "Type", "notify")
-	u.Add("Service", "NotifyAccess", "main")
+	access := "main"
+	if s.Notify {
+		access = "all" // a script may have systemd-notify speak for it
+	}
+	u.Add("Service", "NotifyAccess", access)
 	if s.PreStart != nil {
 		u.Command("Service", "ExecStartPre", "/rkt-stage2", "handler", s.Name, "pre-start")
 	}
