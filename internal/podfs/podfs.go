@@ -74,3 +74,15 @@ func Upper(tree, app string) string { return filepath.Join(Overlay, tree, "upper
 
 // Work is the overlay work directory for a tree; app is "" for stage1.
 func Work(tree, app string) string { return filepath.Join(Overlay, tree, "work", app) }
+
+// Network is an entry of the file NetInfo: a network the pod joined.
+type Network struct {
+	NetName    string `json:"netName"`
+	NetConf    string `json:"netConf"`
+	PluginPath string `json:"pluginPath"`
+	IfName     string `json:"ifName"`
+	IP         string `json:"ip"` // IPv4
+	Args       string `json:"args"`
+	Mask       string `json:"mask"`
+	IP6        string `json:"ip6,omitempty"`
+}

@@ -31,6 +31,22 @@ func podArgs(args []string, uuidFile string) ([]string, error) {
 	return []string{strings.TrimSpace(string(b))}, nil
 }
 
+// onePod finds the pod of a command that takes one.
+func (a *app) onePod(cmd *cobra.Command, args []string, uuidFile string) (*pod.Pod, error) {
+	args, err := podArgs(args, uuidFile)
+	if err != nil {
+		return nil, err
+	}
+	if len(args) != 1 {
+		return nil, fmt.Errorf("%s takes one pod; see rkt help %s", cmd.Name(), cmd.Name())
+	}
+	pods, _, err := a.pods()
+	if err != nil {
+		return nil, err
+	}
+	return a.findPod(pods, args[0])
+}
+
 func (a *app) gcCmd() *cobra.Command {
 	var o pod.Options
 	var name string

@@ -28,7 +28,7 @@ type podJSON struct {
 	DeclaredName    string            `json:"declared_name,omitempty"`
 	Machine         string            `json:"machine,omitempty"`
 	Unit            string            `json:"unit,omitempty"`
-	Networks        []pod.Network     `json:"networks,omitempty"`
+	Networks        []podfs.Network   `json:"networks,omitempty"`
 	AppNames        []string          `json:"app_names,omitempty"`
 	Apps            []appJSON         `json:"apps,omitempty"`
 	CreatedAt       int64             `json:"created_at,omitempty"`
@@ -305,18 +305,7 @@ func (a *app) statusCmd() *cobra.Command {
 			if err := checkFormat(format); err != nil {
 				return err
 			}
-			args, err := podArgs(args, uuidFile)
-			if err != nil {
-				return err
-			}
-			if len(args) != 1 {
-				return errors.New("status takes one pod; see rkt help status")
-			}
-			pods, _, err := a.pods()
-			if err != nil {
-				return err
-			}
-			d, err := a.findPod(pods, args[0])
+			d, err := a.onePod(cmd, args, uuidFile)
 			if err != nil {
 				return err
 			}
@@ -425,19 +414,8 @@ func (a *app) catManifestCmd() *cobra.Command {
 	var uuidFile string
 	cmd := &cobra.Command{
 		Use: "cat-manifest UUID|NAME", Short: "Print a pod's manifest",
-		RunE: func(_ *cobra.Command, args []string) error {
-			args, err := podArgs(args, uuidFile)
-			if err != nil {
-				return err
-			}
-			if len(args) != 1 {
-				return errors.New("cat-manifest takes one pod; see rkt help cat-manifest")
-			}
-			pods, _, err := a.pods()
-			if err != nil {
-				return err
-			}
-			d, err := a.findPod(pods, args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.onePod(cmd, args, uuidFile)
 			if err != nil {
 				return err
 			}

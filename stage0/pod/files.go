@@ -182,20 +182,8 @@ func (d *Pod) Ready() bool {
 	return err == nil && t == "ready"
 }
 
-// Network is an entry of net-info.json.
-type Network struct {
-	NetName    string `json:"netName"`
-	NetConf    string `json:"netConf"`
-	PluginPath string `json:"pluginPath"`
-	IfName     string `json:"ifName"`
-	IP         string `json:"ip"`
-	Args       string `json:"args"`
-	Mask       string `json:"mask"`
-	IP6        string `json:"ip6,omitempty"`
-}
-
 // Networks are those the pod joined.
-func (d *Pod) Networks() []Network {
+func (d *Pod) Networks() []podfs.Network {
 	if d.State == Garbage || d.State == Deleting {
 		return nil
 	}
@@ -203,7 +191,7 @@ func (d *Pod) Networks() []Network {
 	if err != nil {
 		return nil
 	}
-	var n []Network
+	var n []podfs.Network
 	if json.Unmarshal(b, &n) != nil {
 		return nil
 	}

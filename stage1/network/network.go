@@ -45,19 +45,6 @@ type Port struct {
 	Protocol string
 }
 
-// Info is an entry of net-info.json, which rkt list and others read.
-type Info struct {
-	NetName    string `json:"netName"`
-	NetConf    string `json:"netConf"`
-	PluginPath string `json:"pluginPath"`
-	IfName     string `json:"ifName"`
-	IP         string `json:"ip"`
-	Args       string `json:"args"`
-	Mask       string `json:"mask"`
-	// IP6 is the first IPv6 address.
-	IP6 string `json:"ip6,omitempty"`
-}
-
 // attachment is what DEL needs, saved before ADD.
 type attachment struct {
 	Conf   json.RawMessage `json:"conf"`
@@ -115,7 +102,7 @@ func Setup(ctx context.Context, c Config) (*Result, error) {
 
 func join(ctx context.Context, c Config, lists []Network, path string) (*Result, error) {
 	res := &Result{}
-	infos := []Info{}
+	infos := []podfs.Network{}
 	forward := forwarding(lists)
 	if len(c.Ports) > 0 && forward < 0 {
 		return nil, errors.New("ports cannot be forwarded: no network gives the pod an address (--net=none)")
@@ -218,8 +205,8 @@ func add(ctx context.Context, c Config, list *libcni.NetworkConfigList, a attach
 	return current.NewResultFromResult(r)
 }
 
-func info(n *Network, a attachment, file string, r *current.Result) Info {
-	in := Info{NetName: n.List.Name, NetConf: podfs.NetDir + "/" + file, IfName: a.IfName, Args: a.Args}
+func info(n *Network, a attachment, file string, r *current.Result) podfs.Network {
+	in := podfs.Network{NetName: n.List.Name, NetConf: podfs.NetDir + "/" + file, IfName: a.IfName, Args: a.Args}
 	if len(n.List.Plugins) > 0 {
 		in.PluginPath = n.List.Plugins[0].Network.Type
 	}

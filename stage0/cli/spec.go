@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/appc/spec/schema/types"
+
+	"github.com/rkt-systemd/rkt/stage0/prepare"
+)
+
+// spec turns the command line into a description of the pod.
+func (a *app) spec(g *grammar, po *podOptions) (*prepare.PodSpec, error) {
+	p := &prepare.PodSpec{UID: os.Getuid(), GID: os.Getgid()}
+	for _, v := range po.volumes {
+		vol, err := types.VolumeFromString(v)
+		if err != nil {
+			return nil, fmt.Errorf("--volume %q: %w", v, err)
+		}
+		for _, have := range p.Volumes {
+			if have.Name == vol.Name {
+				return nil, fmt.Errorf("duplicate volume name %q", vol.Name)
+			}
+		}
+		p.Volumes = append(p.Volumes, *vol)
+	}
+	for _, v := range po.ports {
+		port, err := parsePort(v)
+		if err != nil {
+			return nil, err
+		}
+		p.Ports = append(p.Ports, port)
+	}
+	var err error
+	if p.Environment, err = environment(po); err != nil {
+		return nil, err
+	}
+	if po.inheritEnv {
+		for _, kv := range a.Environ {
+			if k, v, ok := strings.Cut(kv, "="); ok {
+				p.Inherited = append(p.Inherited, [2]string{k, v})
+			}
+		}
+	}
+	for _, ia := range g.apps {
+		s := prepare.AppSpec{Name: ia.name, Args: ia.args, User: ia.user, Group: ia.group, SupplementaryGIDs: ia.groups,
+			WorkingDirectory: ia.workingDir, Environment: ia.environment, ReadOnlyRootFS: ia.readOnly, Mounts: ia.mounts,
+			Annotations: ia.annotations, UserAnnotations: ia.userAnnotations, UserLabels: ia.userLabels}
+		if ia.exec != "" {
+			s.Exec = []string{ia.exec}
+		}
+		if s.Isolators, err = ia.isolators(); err != nil {
+			return nil, err
+		}
+		p.Apps = append(p.Apps, s)
+	}
+	return p, nil
+}
+
+func (ia *appArgs) isolators() (types.Isolators, error) {
+	var list []map[string]any
+	add := func(name string, value any) { list = append(list, map[string]any{"name": name, "value": value}) }
+	if ia.memory != "" {
+		r, err := types.NewResourceMemoryIsolator(ia.memory, ia.memory)
+		if err != nil {
+			return nil, fmt.Errorf("--memory %q: %w", ia.memory, err)
+		}
+		if r.Limit().Value() < 4096 {
+			return nil, fmt.Errorf("--memory %q is less than a page; \"m\" means a thousandth, write M or Mi", ia.memory)
+		}
+		add("resource/memory", map[string]string{"request": ia.memory, "limit": ia.memory})
+	}
+	if ia.cpu != "" {
+		add("resource/cpu", map[string]string{"request": ia.cpu, "limit": ia.cpu})
+	}
+	if ia.set["cpu-shares"] {
+		add("os/linux/cpu-shares", ia.cpuShares)
+	}
+	if ia.set["oom-score-adj"] {
+		add("os/linux/oom-score-adj", ia.oomScore)
+	}
+	if ia.capsRetain != nil && ia.capsRemove != nil {
+		return nil, fmt.Errorf("image %q: --caps-retain and --caps-remove exclude each other", ia.image)
+	}
+	if ia.capsRetain != nil {
+		add("os/linux/capabilities-retain-set", map[string]any{"set": ia.capsRetain})
+	}
+	if ia.capsRemove != nil {
+		add("os/linux/capabilities-remove-set", map[string]any{"set": ia.capsRemove})
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	return prepare.ParseIsolators(b)
+}
+
+func environment(po *podOptions) ([][2]string, error) {
+	var out [][2]string
+	seen := map[string]bool{}
+	for _, file := range po.setEnvFile {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("--set-env-file: %w", err)
+		}
+		for n, line := range strings.Split(string(b), "\n") {
+			if line == "" || line[0] == '#' || line[0] == ';' {
+				continue
+			}
+			k, v, ok := strings.Cut(line, "=")
+			if !ok || seen[k] {
+				return nil, fmt.Errorf("%s:%d: %q is not NAME=VALUE, or sets a name again", file, n+1, line)
+			}
+			seen[k] = true
+			out = append(out, [2]string{k, v})
+		}
+	}
+	seen = map[string]bool{}
+	for _, kv := range po.setEnv {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("--set-env %q is not NAME=VALUE", kv)
+		}
+		if seen[k] {
+			return nil, fmt.Errorf("--set-env sets %q twice", k)
+		}
+		seen[k] = true
+		out = append(out, [2]string{k, v})
+	}
+	return out, nil
+}
