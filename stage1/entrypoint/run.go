@@ -86,6 +86,10 @@ func Run(ctx context.Context, env Env, args []string) error {
 		return err
 	}
 	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
+	// What cannot be run at all shall not come near the network.
+	if _, err := plan.Make(in); err != nil {
+		return err
+	}
 	if network.Contained(r.Net) {
 		ports, err := forwardedPorts(in)
 		if err != nil {

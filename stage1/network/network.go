@@ -241,6 +241,14 @@ func resolvConf(name string, r *current.Result) []byte {
 // Teardown leaves every network recorded in the pod directory and removes the
 // namespace. It may be repeated; what is gone already is no error.
 func Teardown(ctx context.Context, podDir, uuid, localConfig string) error {
+	// As in Setup: the caller's thread may be in the pod's network namespace,
+	// the plugins have to run in the host's.
+	done := make(chan error)
+	go func() { done <- teardown(ctx, podDir, uuid, localConfig) }()
+	return <-done
+}
+
+func teardown(ctx context.Context, podDir, uuid, localConfig string) error {
 	b, err := os.ReadFile(filepath.Join(podDir, podfs.Netns))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // the host's network, or torn down before

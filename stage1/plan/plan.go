@@ -93,6 +93,9 @@ func Make(in Input) (*Plan, error) {
 	if len(in.Pod.Apps) == 0 {
 		return nil, fmt.Errorf("pod must contain at least one application")
 	}
+	if err := checkHostname(in.Run.Hostname); err != nil {
+		return nil, err
+	}
 	p := &Plan{}
 	var names []string
 	for i := range in.Pod.Apps {
@@ -405,6 +408,20 @@ func hostname(run abi.Run) string {
 		return run.Hostname
 	}
 	return "rkt-" + run.UUID
+}
+
+// checkHostname refuses what systemd-nspawn would not take for a host name.
+func checkHostname(name string) error {
+	if name == "" {
+		return nil
+	}
+	for _, label := range strings.Split(name, ".") {
+		if len(name) > 64 || label == "" || strings.Trim(label, "-") != label ||
+			strings.TrimLeft(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
+			return fmt.Errorf("%q is no hostname: up to 64 letters, digits, hyphens and dots are", name)
+		}
+	}
+	return nil
 }
 
 // HostsFallback is the hosts file of an app whose image has none.
