@@ -219,9 +219,16 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 	if err != nil {
 		return err
 	}
-	// exit statuses are read from the upper directory, also before the first is written
-	if err := os.MkdirAll(filepath.Join(dir, podfs.Upper(string(id), ""), podfs.StatusDir), 0o755); err != nil {
-		return err
+	// exit statuses are read from the upper directory, also before the first is
+	// written; the set-group-ID bit of the data directory has no place in the pod
+	for _, d := range []string{filepath.Dir(podfs.StatusDir), podfs.StatusDir} {
+		d = filepath.Join(dir, podfs.Upper(string(id), ""), d)
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+		if err := errors.Join(os.Chown(d, 0, 0), os.Chmod(d, 0o755)); err != nil {
+			return err
+		}
 	}
 	if err := p.overlay(dir, string(id), "", filepath.Join(dir, podfs.Stage1Rootfs)); err != nil {
 		return fmt.Errorf("mounting stage1: %w", err)
