@@ -135,6 +135,9 @@ func (a *app) listCmd() *cobra.Command {
 				return err
 			}
 			all, err := pods.List()
+			if err != nil && len(all) == 0 {
+				return err
+			}
 			errs := []error{err}
 			out := []podJSON{}
 			w := table(a.Stdout)
