@@ -42,6 +42,7 @@ const (
 	Stage1Rootfs    = "stage1/rootfs"
 	Overlay         = "overlay"
 	AppsInfo        = "appsinfo"
+	NspawnLock      = "nspawn-lock"
 	ReleasedMarker  = "released"
 	TreeStoreIDFile = "treeStoreID"
 	ManifestFile    = "manifest"

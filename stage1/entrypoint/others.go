@@ -112,7 +112,7 @@ func GC(ctx context.Context, env Env, args []string) error {
 			}
 		}
 	}
-	errs = append(errs, killScope(g.UUID), removeCgroup(g.UUID))
+	errs = append(errs, removeNspawnLock(nspawnLocks), killScope(g.UUID), removeCgroup(g.UUID))
 	return errors.Join(errs...)
 }
 

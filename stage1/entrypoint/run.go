@@ -333,7 +333,11 @@ func records(in plan.Input) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct{ name, data string }{{podfs.Subcgroup, cg}, {podfs.Ppid, strconv.Itoa(os.Getpid()) + "\n"}} {
+	lock, err := nspawnLock()
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct{ name, data string }{{podfs.Subcgroup, cg}, {podfs.NspawnLock, lock}, {podfs.Ppid, strconv.Itoa(os.Getpid()) + "\n"}} {
 		tmp := "." + f.name + ".new"
 		if err := os.WriteFile(tmp, []byte(f.data), 0o644); err != nil {
 			return err
