@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 )
@@ -106,6 +108,10 @@ func (a *app) logs(ctx context.Context, arg string, q journal.Query, apps []stri
 		}
 		if untilEnd {
 			return errors.New("--until-end needs the UUID of a pod")
+		}
+		if entries, err := podfile.List(podfile.SearchOptions{}); err == nil && !hasLines(ctx, q) &&
+			!slices.ContainsFunc(entries, func(e podfile.Entry) bool { return e.Name == arg }) {
+			return fmt.Errorf("no pod is called %q: it is neither declared nor in the journal", arg)
 		}
 	}
 	if untilEnd && d != nil {
