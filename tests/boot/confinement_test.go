@@ -33,9 +33,9 @@ func TestConfinement(t *testing.T) {
 			hostname x 2>/dev/null && echo "hostname works"
 			ls /proc/1/root/rkt >/dev/null 2>&1 && echo "the pod's root is visible"
 			ip link add d type dummy 2>/dev/null && echo "ip link works"
-			ls /dev | tr '\n' ' '; echo; stat -c %a /dev/shm /dev/null /tmp; true`, nil)
+			echo $(ls /dev); stat -c %a /dev/shm /dev/null /tmp; true`, nil)
 		equal(t, "facts", out, "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n"+
-			"console core fd full log mqueue net null ptmx pts random shm stderr stdin stdout tty urandom zero \n1777\n666\n1777\n")
+			"console core fd full log mqueue net null ptmx pts random shm stderr stdin stdout tty urandom zero\n1777\n666\n1777\n")
 	})
 	t.Run("no new privileges", func(t *testing.T) {
 		// A user other than root cannot gain any.
@@ -84,10 +84,10 @@ func TestUsers(t *testing.T) {
 		flags      []string
 	}{
 		{"default", "0 0 [0] /root", nil},
-		{"name", "999 999 [999] /var/lib/redis", []string{"--user=redis", "--group=redis"}},
-		{"number without an entry", "4242 4343 [4343] /", []string{"--user=4242", "--group=4343"}},
+		{"name", "999 999 [999] /root", []string{"--user=redis", "--group=redis"}},
+		{"number without an entry", "4242 4343 [4343] /root", []string{"--user=4242", "--group=4343"}},
 		{"owner of a path", "0 0 [0] /root", []string{"--user=/tmp", "--group=/tmp"}},
-		{"supplementary groups", "999 999 [999 7 8] /var/lib/redis", []string{"--user=redis", "--group=redis", "--supplementary-gids=7,8"}},
+		{"supplementary groups", "999 999 [7 8 999] /root", []string{"--user=redis", "--group=redis", "--supplementary-gids=7,8"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			equal(t, "identity", f.script(t, `set -- $(grep ^Groups: /proc/self/status); shift; echo "$(id -u) $(id -g) [$*] $HOME"`, nil, c.flags...), c.want+"\n")

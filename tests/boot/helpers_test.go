@@ -36,6 +36,8 @@ type m = map[string]any
 type fixture struct {
 	*host.Host
 	t *testing.T
+	// since is when the test began, for journalctl.
+	since string
 }
 
 // images remembers what this test binary has copied into the host.
@@ -48,7 +50,8 @@ var images struct {
 // images of these tests.
 func open(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{host.Open(t), t}
+	f := &fixture{Host: host.Open(t), t: t}
+	f.since = "@" + strings.TrimSpace(f.Run(t, "date", "+%s.%N"))
 	f.image("busybox", "busybox")
 	return f
 }
@@ -193,13 +196,13 @@ func (f *fixture) journal(match ...string) string {
 	return f.Run(f.t, append([]string{"bash", "-c", `journalctl --sync; exec journalctl -q --no-pager -a -o cat "$@"`, "-"}, match...)...)
 }
 
-// appLog is the journal of one app in the present or last run of a declared pod.
+// appLog is what one app of a declared pod wrote during this test.
 func (f *fixture) appLog(pod, app string) string {
 	f.t.Helper()
-	return f.journal("_SYSTEMD_INVOCATION_ID="+f.show("rkt@"+pod, "InvocationID"), "-t", app)
+	return f.journal("_SYSTEMD_UNIT=rkt@"+pod+".service", "-t", app, "--since", f.since)
 }
 
-// waitLog waits until the log of an app has a line that contains text.
+// waitLog waits until an app of a running pod has written text.
 func (f *fixture) waitLog(pod, app, text string) {
 	f.t.Helper()
 	f.Eventually(f.t, soon, "bash", "-c", `journalctl --sync; journalctl -q -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show --value -p InvocationID "rkt@$1") -t "$2" | grep -qF -- "$3"`, "-", pod, app, text)

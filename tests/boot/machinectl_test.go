@@ -1,0 +1,84 @@
+//go:build boot
+
+package boot
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMachinectl(t *testing.T) {
+	f := open(t)
+	before := f.snapshot()
+	f.declare("mach", pod(app("app", forever(0), m{"environment": m{"COLOR": "red"}, "workingDirectory": "/var/tmp"})))
+	f.start("mach")
+	machinectl := func(args ...string) string {
+		f.t.Helper()
+		return strings.ReplaceAll(f.Run(t, append([]string{"machinectl", "--no-pager"}, args...)...), "\r", "")
+	}
+
+	// Its terminal output comes with the escapes of a pseudo terminal around it.
+	t.Run("shell with a command", func(t *testing.T) {
+		out := machinectl("-q", "shell", "mach", "/bin/sh", "-c", `echo "<$AC_APP_NAME $COLOR $(id -u)>"; grep CapBnd /proc/self/status; ls -d /opt/stage2`)
+		contains(t, "machinectl shell", out, "<app red 0>", "CapBnd:\t00000000a80425fb", "/opt/stage2: No such file or directory")
+	})
+	t.Run("interactive shell", func(t *testing.T) {
+		out := f.Run(t, "bash", "-c", `printf 'echo "<$AC_APP_NAME>"; tty; exit\n' | script -qec 'machinectl -q shell mach' /dev/null`)
+		contains(t, "the shell", strings.ReplaceAll(out, "\r", ""), "<app>\n", "/dev/pts/")
+	})
+	t.Run("login", func(t *testing.T) {
+		out, _, _ := f.Try("bash", "-c", `printf 'echo "<$AC_APP_NAME>"; exit\n' | timeout 4 script -qec 'machinectl -q login mach' /dev/null`)
+		contains(t, "login", strings.ReplaceAll(out, "\r", ""), "<app>\n")
+	})
+	t.Run("copy and bind", func(t *testing.T) {
+		f.sh("rm -rf /run/copy; mkdir -p /run/copy/bind; echo payload >/run/copy/file; echo bound >/run/copy/bind/f")
+		root := "/opt/stage2/app/rootfs"
+		machinectl("copy-to", "mach", "/run/copy/file", root+"/var/tmp/copied")
+		equal(t, "the copy in the app", f.rkt("enter", "mach", "/bin/cat", "/var/tmp/copied"), "payload")
+		f.rkt("enter", "mach", "/bin/sh", "-c", "echo from the app >/var/tmp/out")
+		machinectl("copy-from", "mach", root+"/var/tmp/out", "/run/copy/out")
+		equal(t, "the copy on the host", f.Read(t, "/run/copy/out"), "from the app\n")
+		machinectl("bind", "--mkdir", "mach", "/run/copy/bind", root+"/mnt/b")
+		equal(t, "the bound folder in the app", f.rkt("enter", "mach", "/bin/cat", "/mnt/b/f"), "bound")
+	})
+	t.Run("kill", func(t *testing.T) {
+		// HUP to all: the app has no handler and ends, the pod with it.
+		old := f.uuid("mach")
+		machinectl("kill", "-s", "KILL", "--kill-whom=all", "mach")
+		equal(t, "the unit", f.ended("rkt@mach"), "failed")
+		contains(t, "rkt status", f.rkt("status", old), "state=exited")
+		f.systemctl("reset-failed", "rkt@mach")
+	})
+	t.Run("reboot", func(t *testing.T) {
+		f.start("mach")
+		old := f.uuid("mach")
+		machinectl("reboot", "mach")
+		f.Eventually(t, soon, "bash", "-c", `systemctl -q is-active rkt@mach && [ "$(systemctl show --value -p InvocationID rkt@mach)" != `+dashless(old)+` ]`)
+		equal(t, "Result", f.show("rkt@mach", "Result"), "success")
+	})
+	for _, verb := range []string{"poweroff", "terminate"} {
+		t.Run(verb, func(t *testing.T) {
+			f.systemctl("start", "rkt@mach")
+			machinectl(verb, "mach")
+			state := f.ended("rkt@mach")
+			if verb == "poweroff" {
+				equal(t, "the unit", state, "inactive")
+			}
+			f.Eventually(t, soon, "bash", "-c", "! machinectl show mach")
+		})
+	}
+	f.sh("rm -rf /run/copy")
+	f.forget("mach")
+	f.unchanged(before)
+}
+
+func TestShellOfSeveralApps(t *testing.T) {
+	f := open(t)
+	f.declare("apps", pod(app("front", forever(0)), app("back", forever(0))))
+	f.start("apps")
+	out := f.Run(t, "bash", "-c", `printf 'exit\n' | script -qec 'timeout --foreground 20 machinectl -q shell apps' /dev/null || true`)
+	contains(t, "the chooser", out, "front", "back")
+	out, stderr, _ := f.Try("timeout", "20", "machinectl", "-q", "shell", "apps", "/bin/sh", "-c", "echo $AC_APP_NAME")
+	contains(t, "the message for a command", out+stderr, "front", "back")
+	lacks(t, "the pod", f.show("rkt@apps", "ActiveState"), "failed")
+}
