@@ -69,7 +69,7 @@ func (p *Pods) Create(uuid string) (*Handle, error) {
 	// A collector may take the directory in the moment before it is locked.
 	for range 3 {
 		h, err := p.create(uuid)
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, lock.ErrLocked) {
+		if !errors.Is(err, os.ErrNotExist) {
 			return h, err
 		}
 	}
@@ -87,7 +87,8 @@ func (p *Pods) create(uuid string) (*Handle, error) {
 		return nil, fmt.Errorf("making the pod directory: %w", err)
 	}
 	failpoint.Hit("pod/embryo")
-	f, err := lock.TryDir(p.path(podfs.Embryo, uuid), lock.Exclusive)
+	// waits for a collector that holds it: then it is gone, and its name free
+	f, err := lock.Dir(p.path(podfs.Embryo, uuid), lock.Exclusive)
 	if err != nil {
 		return nil, fmt.Errorf("locking the new pod: %w", err)
 	}
@@ -222,7 +223,7 @@ func (d *Pod) Refresh() error {
 	return nil
 }
 
-// WaitChange blocks until the lock that a preparing or running pod holds is
+// WaitUnlocked blocks until the lock that a preparing or running pod holds is
 // released.
 func (d *Pod) WaitUnlocked() error {
 	f, err := d.root.Open(".")
