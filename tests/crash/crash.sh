@@ -1,0 +1,252 @@
+#!/bin/bash
+# Runs in the test host.  crash.sh CASE POINT: one command of rkt is killed at a
+# failpoint, then everything else has to work and nothing may stay.
+#   crash.sh rounds N SEED: N starts of a service, killed at random moments.
+# Exit status 3: the command did not pass the point.
+set -uo pipefail
+
+DATA=/var/lib/rkt
+IMG=/var/tmp/img/busybox.aci
+URL=http://127.0.0.1:8099/busybox.aci
+POD=crash
+UNIT=rkt@$POD
+DROPIN=/run/systemd/system/$UNIT.service.d
+OUT=$(mktemp)
+trap 'rm -f "$OUT"' EXIT
+
+fail() { echo "crash.sh: $*"; [[ ! -s $OUT ]] || sed 's/^/    /' "$OUT"; exit 1; }
+must() { "$@" >"$OUT" 2>&1 </dev/null || fail "status $?: $*"; }
+gc() { rkt gc --grace-period=0 --expire-prepared=0; }
+
+killed() { # killed POINT COMMAND...: 137 is what is wanted, 0 means that the point is elsewhere
+  local point=$1 status=0
+  shift
+  RKT_FAILPOINT=$point "$@" >"$OUT" 2>&1 </dev/null || status=$?
+  case $status in 137) ;; 0) exit 3 ;; *) fail "status $status instead of 137 (SIGKILL): $*" ;; esac
+}
+
+declare_pod() { # declare_pod RKT_OPTIONS_JSON
+  mkdir -p /etc/rkt/pods
+  printf '{"apps": [{"name": "app", "image": "%s", "exec": ["/bin/sleep", "100000"]}], "rkt": %s}\n' "$IMG" "$1" >/etc/rkt/pods/$POD.json
+  must systemctl daemon-reload
+}
+
+environment() { # environment POINT|'': of the service
+  rm -rf "$DROPIN"
+  if [[ -n $1 ]]; then
+    mkdir -p "$DROPIN"
+    printf '[Service]\nEnvironment=RKT_FAILPOINT=%s\n' "$1" >"$DROPIN/failpoint.conf"
+  fi
+  must systemctl daemon-reload
+}
+
+unit_killed() { # unit_killed POINT: at start
+  environment "$1"
+  if systemctl start "$UNIT" >"$OUT" 2>&1; then environment ''; exit 3; fi
+  environment ''
+  [[ $(systemctl show -P Result "$UNIT") == signal && $(systemctl show -P ExecMainStatus "$UNIT") == 9 ]] ||
+    fail "$UNIT did not die of SIGKILL: $(systemctl show -p Result,ExecMainStatus "$UNIT")"
+}
+
+unit_works() {
+  systemctl reset-failed "$UNIT" 2>/dev/null
+  must systemctl start "$UNIT"
+  must systemctl is-active "$UNIT"
+  must systemctl stop "$UNIT"
+}
+
+dead_pod() { # a pod that ended without a word, with a network
+  RKT_FAILPOINT=stage1/exec rkt run --net=default "$IMG" --exec /bin/true >"$OUT" 2>&1 </dev/null
+  [[ $? == 137 ]] || fail "making a dead pod"
+}
+
+uuid_in() { find $DATA/pods/"$1" -mindepth 1 -maxdepth 1 -printf '%f\n' | head -1; }
+
+# Each case: what is there before, what is killed, what has to work afterwards.
+case_fetch() {
+  rm -rf $DATA/cas/*
+  must systemd-tmpfiles --create
+  started
+  killed "$1" rkt fetch $IMG
+  next rkt fetch $IMG
+}
+case_fetch_url() {
+  rm -rf $DATA/cas/*
+  must systemd-tmpfiles --create
+  busybox httpd -p 127.0.0.1:8099 -h "${IMG%/*}"
+  trap 'pkill -xf "busybox httpd -p 127.0.0.1:8099 -h ${IMG%/*}"; rm -f "$OUT"' EXIT
+  started
+  killed "$1" rkt fetch $URL
+  next rkt fetch $URL
+}
+case_trust() {
+  rm -rf /etc/rkt/trustedkeys/prefix.d/example.net
+  started
+  killed "$1" rkt trust --prefix=example.net --skip-fingerprint-review $IMG.pub
+  next rkt trust --prefix=example.net --skip-fingerprint-review $IMG.pub
+}
+case_prepare() { must rkt fetch $IMG; started; killed "$1" rkt prepare --quiet $IMG --exec /bin/true; next rkt prepare $IMG --exec /bin/true; }
+case_prepare_unrendered() {
+  must rkt fetch $IMG
+  rm -rf $DATA/cas/tree/*
+  started
+  killed "$1" rkt prepare --quiet $IMG --exec /bin/true
+  next rkt prepare $IMG --exec /bin/true
+}
+case_prepare_copy() { started; killed "$1" rkt prepare --no-overlay $IMG --exec /bin/true; next rkt prepare --no-overlay $IMG --exec /bin/true; }
+case_run() { started; killed "$1" rkt run --net=none $IMG --exec /bin/true; next rkt run --net=none $IMG --exec /bin/true; }
+case_run_copy() { started; killed "$1" rkt run --no-overlay --net=none $IMG --exec /bin/true; next rkt run --no-overlay --net=none $IMG --exec /bin/true; }
+case_run_net() { started; killed "$1" rkt run --net=default $IMG --exec /bin/true; next rkt run --net=default $IMG --exec /bin/true; }
+case_run_prepared() {
+  started
+  must rkt prepare $IMG --exec /bin/true
+  killed "$1" rkt run-prepared "$(uuid_in prepared)"
+  must rkt prepare $IMG --exec /bin/true
+  next rkt run-prepared "$(uuid_in prepared)"
+}
+case_unit() { declare_pod '{"net": "none"}'; started; unit_killed "$1"; next unit_works; }
+case_unit_copy() { declare_pod '{"net": "none", "noOverlay": true}'; started; unit_killed "$1"; next unit_works; }
+case_unit_net() { declare_pod '{"net": "default"}'; started; unit_killed "$1"; next unit_works; }
+case_unit_stop() { # rkt gc --mark-only of ExecStopPost=
+  declare_pod '{"net": "default"}'
+  started
+  environment "$1"
+  # The same command, its status noted: systemd says nothing of one that it ignores.
+  # shellcheck disable=SC2016
+  printf 'ExecStopPost=\nExecStopPost=-/bin/sh -c "rkt gc --mark-only --pod=%%i; echo $$? >/run/crash-status"\n' >>"$DROPIN/failpoint.conf"
+  must systemctl daemon-reload
+  must systemctl start "$UNIT"
+  must systemctl stop "$UNIT"
+  environment ''
+  [[ $(cat /run/crash-status; rm -f /run/crash-status) == 137 ]] || exit 3
+  next unit_works
+}
+case_gc() { started; dead_pod; killed "$1" rkt gc --grace-period=0; next gc; }
+case_gc_plugin() { # the stage1's gc dies, rkt gc lives and says so
+  started
+  dead_pod
+  RKT_FAILPOINT=$1 gc >"$OUT" 2>&1
+  grep -q 'killed' "$OUT" || exit 3
+  [[ -n $(uuid_in exited-garbage) ]] || fail "the pod is gone, its network was not released"
+  next gc
+}
+case_gc_prepared() { started; must rkt prepare $IMG; killed "$1" rkt gc --grace-period=0 --expire-prepared=0; next gc; }
+case_gc_store() {
+  must rkt fetch $IMG
+  must rkt image rm example.com/busybox
+  started
+  RKT_FAILPOINT=store/renamed rkt fetch $IMG >"$OUT" 2>&1
+  [[ $? == 137 ]] || fail "making an orphan"
+  age
+  killed "$1" rkt gc --grace-period=0
+  next rkt fetch $IMG
+}
+case_rm() {
+  started
+  dead_pod
+  killed "$1" rkt rm "$(uuid_in run)"
+  dead_pod
+  next rkt rm "$(uuid_in run)"
+}
+case_image_rm() {
+  must rkt fetch $IMG
+  started
+  killed "$1" rkt image rm example.com/busybox
+  must rkt fetch $IMG
+  next rkt image rm example.com/busybox
+}
+
+BEFORE=''
+started() { BEFORE=$(snapshot); }
+
+next() { # next COMMAND...: what has to work after the kill
+  must rkt list
+  must rkt image list
+  must "$@"
+}
+
+age() { # what is partial would be left alone for a minute
+  find $DATA/cas/tmp $DATA/cas/records $DATA/cas/imageManifest $DATA/cas/blob /etc/rkt/trustedkeys -type f -exec touch -d '5 minutes ago' {} + 2>/dev/null
+}
+
+# The pods, the host's tables, and what must not be in a store at rest.
+snapshot() {
+  section() { echo "== $1"; }
+  section mounts; findmnt -rno TARGET,FSTYPE | grep -v '^/run/credentials/' | sort
+  section cgroups; (cd /sys/fs/cgroup && find machine.slice system.slice -mindepth 1 -type d 2>/dev/null | grep -E '^machine.slice/|rkt' | sort)
+  section netns; ls /run/netns 2>/dev/null
+  section links; ip -br link | awk '$1 != "cni0" && $1 !~ /^rkt/ {print $1}' | sort
+  section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
+  section addresses; find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
+  section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; find /run/systemd/machines -type f 2>/dev/null | sort
+  section pods; find $DATA/pods -mindepth 2 -maxdepth 2 | sort
+  section partial; find $DATA/tmp $DATA/cas/tmp -mindepth 1 2>/dev/null | sort; find $DATA/cas /etc/rkt -name '.*' -type f -not -path "$DATA/cas/tree/*/rootfs/*" | sort
+  section trees; for t in "$DATA"/cas/tree/*/; do [[ ! -d $t || -e ${t}rendered ]] || echo "$t"; done
+  section orphans; find $DATA/cas/blob $DATA/cas/imageManifest -type f -name 'sha512-*' -printf '%f\n' 2>/dev/null | sort -u | while read -r key; do
+    [[ -e $DATA/cas/records/$key.json || -e $DATA/cas/records/$key || -n $(find $DATA/cas/records -name "$key*" -not -path '*/names/*' | head -1) ]] || echo "$key"
+  done
+  section nspawn; find /run/systemd/nspawn -mindepth 2 2>/dev/null | sort
+  section processes; pgrep -af 'systemd-nspawn|/rkt|^rkt' | grep -vE 'pgrep|bash|rkt-gc' | sed 's/^[0-9]* //'
+}
+
+at_rest() { # nothing is left, at the latest a moment later (machined, journal viewers)
+  local after i
+  age
+  must gc
+  for i in {1..100}; do
+    after=$(snapshot)
+    [[ $after != "$BEFORE" ]] || return 0
+    sleep 0.1
+  done
+  diff <(echo "$BEFORE") <(echo "$after") >"$OUT"
+  fail "after rkt gc something is left"
+}
+
+rounds() { # rounds N SEED
+  local i ms net
+  RANDOM=$2
+  must rkt fetch $IMG
+  declare_pod '{"net": "none"}'
+  unit_works
+  must gc
+  started
+  for ((i = 0; i < $1; i++)); do
+    ms=$((RANDOM % 200))
+    net=none
+    [[ $((i % 3)) != 2 ]] || net=default
+    [[ $((i % 3)) == 1 ]] || declare_pod "{\"net\": \"$net\"}"
+    systemctl reset-failed "$UNIT" 2>/dev/null
+    must systemctl start --no-block "$UNIT"
+    sleep "$(printf '0.%03d' $ms)"
+    systemctl kill -s KILL --kill-whom=main "$UNIT" 2>/dev/null
+    for _ in {1..300}; do
+      case $(systemctl show -P ActiveState "$UNIT") in
+        failed | inactive) break ;;
+        active) systemctl kill -s KILL --kill-whom=main "$UNIT" 2>/dev/null ;; # it was between two processes
+      esac
+      sleep 0.05
+    done
+    case $(systemctl show -P ActiveState "$UNIT") in failed | inactive) ;; *) fail "round $i, killed after $ms ms: $(systemctl status "$UNIT")" ;; esac
+    must rkt list
+  done
+  declare_pod '{"net": "default"}'
+  unit_works
+  at_rest
+}
+
+clean() { # what an earlier case may have left
+  systemctl stop "$UNIT" 2>/dev/null
+  environment ''
+  systemctl reset-failed "$UNIT" 2>/dev/null
+  rm -f /etc/rkt/pods/$POD.json
+  must systemctl daemon-reload
+  must gc
+}
+
+clean
+case $1 in
+  rounds) rounds "$2" "$3" ;;
+  *) "case_$1" "$2" && at_rest ;;
+esac
+clean
+exit 0

@@ -1,0 +1,181 @@
+//go:build boot
+
+// Package crash kills rkt with SIGKILL between any two steps that change the
+// disk and asserts that the next command works and that gc leaves no trace.
+// Its host has a package built with the tag "failpoint" (packaging/deb --tags
+// failpoint): there RKT_FAILPOINT names the instruction at which rkt dies.
+package crash
+
+import (
+	_ "embed"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rkt-systemd/rkt/tests/host"
+)
+
+//go:embed crash.sh
+var script []byte
+
+const there = "/root/crash.sh"
+
+// cases are the commands of crash.sh that pass each failpoint. The points
+// themselves are read from the sources: one that is not here is tried with
+// every command, and has to be passed by one.
+var cases = map[string][]string{
+	"atomicfile/written":     {"fetch", "trust", "prepare", "unit", "unit_net", "fetch_url"},
+	"atomicfile/renamed":     {"fetch", "trust", "prepare", "unit"},
+	"gc/marked":              {"gc", "unit_stop", "gc_prepared", "rm"},
+	"gc/part-removed":        {"gc", "rm"},
+	"gc/released":            {"gc", "unit_stop", "rm"},
+	"gc/sweep-released":      {"gc", "rm", "gc_prepared"},
+	"image/downloaded":       {"fetch_url"},
+	"image/imported":         {"fetch_url"},
+	"keystore/added":         {"trust"},
+	"network/added":          {"unit_net", "run_net"},
+	"network/deleted":        {"gc_plugin"},
+	"network/netns-made":     {"unit_net", "run_net"},
+	"network/netns-recorded": {"unit_net", "run_net"},
+	"network/recorded":       {"unit_net", "run_net"},
+	"pod/embryo":             {"unit", "prepare"},
+	"pod/locked":             {"unit", "prepare"},
+	"pod/prepared":           {"prepare"},
+	"pod/preparing":          {"unit", "prepare"},
+	"pod/run":                {"unit", "run", "run_prepared"},
+	"pod/synced":             {"prepare", "prepare_copy"},
+	"prepare/copied":         {"prepare_copy", "unit_copy"},
+	"prepare/manifest":       {"unit", "prepare"},
+	"prepare/mounted":        {"unit", "run_prepared"},
+	"prepare/mounted-stage1": {"unit", "run"},
+	"prepare/trees":          {"unit", "prepare_copy"},
+	"run/mounted":            {"unit", "run", "unit_copy"},
+	"stage1/applied":         {"unit", "unit_net"},
+	"stage1/exec":            {"unit", "unit_net", "run", "run_copy", "run_net"},
+	"stage1/recorded":        {"unit", "run_net"},
+	"store/clean":            {"gc_store"},
+	"store/indexed":          {"fetch"},
+	"store/manifest":         {"fetch"},
+	"store/remote":           {"fetch_url"},
+	"store/remove-file":      {"image_rm"},
+	"store/remove-record":    {"image_rm"},
+	"store/renamed":          {"fetch", "fetch_url"},
+	"store/synced":           {"fetch"},
+	"tree/extracted":         {"fetch", "prepare_unrendered"},
+	"tree/rendered":          {"fetch", "prepare_unrendered"},
+	"tree/synced":            {"fetch", "prepare_unrendered"},
+	"tree/unmarked":          {"fetch"},
+}
+
+// notReached is the exit status of crash.sh for a command that was not killed.
+const notReached = 3
+
+func open(t *testing.T) *host.Host {
+	h := host.Open(t)
+	dir := t.TempDir()
+	suite := h.Suite()
+	if suite == "" {
+		suite = "bookworm"
+	}
+	mk := exec.CommandContext(t.Context(), "../images/mkimage", "--suite", suite, "busybox", filepath.Join(dir, "busybox.aci"))
+	if out, err := mk.CombinedOutput(); err != nil {
+		t.Fatalf("mkimage: %v\n%s", err, out)
+	}
+	h.Copy(t, dir, "/var/tmp/img")
+	h.Write(t, there, 0o755, script)
+	h.Run(t, "rkt", "trust", "--prefix=example.com", "--skip-fingerprint-review", "/var/tmp/img/busybox.aci.pub")
+	// The first pod with a network makes the bridge and the chains that stay.
+	h.Run(t, "rkt", "run", "--net=default", "/var/tmp/img/busybox.aci", "--exec", "/bin/true")
+	h.Run(t, "rkt", "gc", "--grace-period=0", "--expire-prepared=0")
+	return h
+}
+
+func TestFailpoints(t *testing.T) {
+	h := open(t)
+	if _, _, code := h.Try("env", "RKT_FAILPOINT=pod/locked", "rkt", "prepare", "/var/tmp/img/busybox.aci"); code != 128+9 {
+		t.Fatal("the host's rkt has no failpoints: install the package of packaging/deb --tags failpoint")
+	}
+	points := failpoints(t)
+	for name := range cases {
+		if !slices.Contains(points, name) {
+			t.Errorf("no source has the failpoint %q of the table", name)
+		}
+	}
+	for _, point := range points {
+		commands, known := cases[point]
+		if !known {
+			commands = all()
+		}
+		t.Run(strings.ReplaceAll(point, "/", "."), func(t *testing.T) {
+			passed := 0
+			for _, c := range commands {
+				out, errs, code := h.Try("bash", there, c, point)
+				switch {
+				case code == 0:
+					passed++
+				case code != notReached:
+					t.Errorf("killed in %s: status %d\n%s%s", c, code, out, errs)
+				case known:
+					t.Errorf("%s does not pass this point any more\n%s%s", c, out, errs)
+				}
+			}
+			if passed == 0 && !t.Failed() {
+				t.Error("no command passes this failpoint: add one to crash.sh")
+			}
+		})
+	}
+}
+
+// all are the commands of the table.
+func all() []string {
+	var names []string
+	for _, c := range cases {
+		names = append(names, c...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// failpoints reads the names of all failpoints from the sources.
+func failpoints(t *testing.T) []string {
+	t.Helper()
+	hit := regexp.MustCompile(`\bfailpoint\.Hit\("([^"]*)"\)`)
+	var names []string
+	for _, dir := range []string{"stage0", "stage1", "internal", "generator", "journal", "machined"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range hit.FindAllSubmatch(text, -1) {
+				names = append(names, string(m[1]))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// TestRandomKills kills the main process of a starting service whenever.
+func TestRandomKills(t *testing.T) {
+	h := open(t)
+	seed := time.Now().UnixNano() % 32768
+	if s, err := strconv.ParseInt(os.Getenv("RKT_TEST_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("RKT_TEST_SEED=%d", seed)
+	if out, errs, code := h.TryFor(5*time.Minute, "bash", there, "rounds", "30", strconv.FormatInt(seed, 10)); code != 0 {
+		t.Errorf("status %d\n%s%s", code, out, errs)
+	}
+}
