@@ -67,7 +67,7 @@ func (p *Pods) Create(uuid string) (*Handle, error) {
 		return nil, fmt.Errorf("%q is not a UUID", uuid)
 	}
 	// A collector may take the directory in the moment before it is locked.
-	for range 3 {
+	for range 20 {
 		h, err := p.create(uuid)
 		if !errors.Is(err, os.ErrNotExist) {
 			return h, err
