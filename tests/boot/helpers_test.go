@@ -238,7 +238,7 @@ func equal(t *testing.T, what string, got, want any) {
 const snapshotScript = `
 section() { echo "== $1"; }
 section mounts; findmnt -rno TARGET,FSTYPE | grep -v '^/run/credentials/' | sort
-section cgroups; cd /sys/fs/cgroup; find machine.slice system.slice -mindepth 1 -type d 2>/dev/null | grep -E '^machine.slice/|rkt' | sort
+section cgroups; cd /sys/fs/cgroup; find machine.slice system.slice -mindepth 1 -type d 2>/dev/null | grep -E '^machine.slice/|rkt' | grep -vx system.slice/system-rkt.slice | sort
 section netns; ls /run/netns 2>/dev/null
 section links; ip -br link | awk '{print $1}' | sort
 section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
@@ -249,7 +249,7 @@ section temporary; find /var/lib/rkt/tmp /var/lib/rkt/cas/tmp -mindepth 1 2>/dev
 section nspawn; find /run/systemd/nspawn -mindepth 2 2>/dev/null | grep -v '/locks/inode-' | sort
 section loops; losetup -lnO BACK-FILE 2>/dev/null | grep rkt
 section processes; pgrep -af 'systemd-nspawn|rkt' | grep -vE 'pgrep|bash' | sed 's/^[0-9]* //'
-section failed; systemctl --failed --plain --no-legend 'rkt*' | awk '{print $1}'
+section failed; systemctl list-units --failed --plain --no-legend 'rkt*' | awk '{print $1}'
 true`
 
 func (f *fixture) snapshot() string {

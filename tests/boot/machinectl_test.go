@@ -23,12 +23,10 @@ func TestMachinectl(t *testing.T) {
 		contains(t, "machinectl shell", out, "<app red 0>", "CapBnd:\t00000000a80425fb", "/opt/stage2: No such file or directory")
 	})
 	t.Run("interactive shell", func(t *testing.T) {
-		out := f.Run(t, "bash", "-c", `printf 'echo "<$AC_APP_NAME>"; tty; exit\n' | script -qec 'machinectl -q shell mach' /dev/null`)
-		contains(t, "the shell", strings.ReplaceAll(out, "\r", ""), "<app>\n", "/dev/pts/")
+		contains(t, "the shell", f.terminal("machinectl -q shell mach", `echo "<$AC_APP_NAME>"; tty; exit`), "<app>\n", "/dev/pts/")
 	})
 	t.Run("login", func(t *testing.T) {
-		out, _, _ := f.Try("bash", "-c", `printf 'echo "<$AC_APP_NAME>"; exit\n' | timeout 4 script -qec 'machinectl -q login mach' /dev/null`)
-		contains(t, "login", strings.ReplaceAll(out, "\r", ""), "<app>\n")
+		contains(t, "login", f.terminal("machinectl -q login mach", `echo "<$AC_APP_NAME>"; tty; exit`), "<app>\n", "/dev/pts/")
 	})
 	t.Run("copy and bind", func(t *testing.T) {
 		f.sh("rm -rf /run/copy; mkdir -p /run/copy/bind; echo payload >/run/copy/file; echo bound >/run/copy/bind/f")
@@ -72,13 +70,28 @@ func TestMachinectl(t *testing.T) {
 	f.unchanged(before)
 }
 
+// terminal runs a command with a terminal, types a line once there is a
+// prompt, and returns what was on the screen when that had taken effect.
+func (f *fixture) terminal(command, line string) string {
+	f.t.Helper()
+	out := f.Run(f.t, "bash", "-c", `rm -f /run/keys /run/screen; mkfifo /run/keys
+		script -qefc "$1" /dev/null </run/keys >/run/screen 2>&1 & p=$!
+		exec 3>/run/keys
+		for i in {1..400}; do grep -q '[#:>]' /run/screen && break; sleep 0.05; done
+		printf '%s\n' "$2" >&3
+		for i in {1..200}; do kill -0 $p 2>/dev/null && ! grep -qa '/dev/pts' /run/screen || break; sleep 0.05; done
+		kill $p 2>/dev/null; wait $p; cat /run/screen; rm -f /run/keys /run/screen`, "-", command, line)
+	return strings.ReplaceAll(out, "\r", "")
+}
+
 func TestShellOfSeveralApps(t *testing.T) {
 	f := open(t)
 	f.declare("apps", pod(app("front", forever(0)), app("back", forever(0))))
 	f.start("apps")
-	out := f.Run(t, "bash", "-c", `printf 'exit\n' | script -qec 'timeout --foreground 20 machinectl -q shell apps' /dev/null || true`)
+	out := f.terminal("machinectl -q shell apps", `echo "<$AC_APP_NAME>"; tty; exit`)
 	contains(t, "the chooser", out, "front", "back")
-	out, stderr, _ := f.Try("timeout", "20", "machinectl", "-q", "shell", "apps", "/bin/sh", "-c", "echo $AC_APP_NAME")
-	contains(t, "the message for a command", out+stderr, "front", "back")
+	// A command cannot choose: it runs in the first app.
+	out, stderr, _ := f.Try("timeout", "--foreground", "20", "machinectl", "-q", "shell", "apps", "/bin/sh", "-c", "echo \"<$AC_APP_NAME>\"")
+	contains(t, "a command", out+stderr, "<front>")
 	lacks(t, "the pod", f.show("rkt@apps", "ActiveState"), "failed")
 }

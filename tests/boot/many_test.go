@@ -46,7 +46,7 @@ func TestManyPods(t *testing.T) {
 	begin = time.Now()
 	f.RunFor(t, 5*time.Minute, append([]string{"systemctl", "stop"}, units...)...)
 	t.Logf("stopped in %v", time.Since(begin).Round(time.Millisecond))
-	equal(t, "failed units", f.sh("systemctl --failed --plain --no-legend 'rkt@*'"), "")
+	equal(t, "failed units", f.sh("systemctl list-units --failed --plain --no-legend 'rkt@*'"), "")
 	f.forget(names...)
 	f.unchanged(before)
 }
