@@ -234,7 +234,8 @@ func equal(t *testing.T, what string, got, want any) {
 }
 
 // snapshotScript prints everything of a host that a pod may touch. Not the lock files named by inode: a
-// systemd-nspawn that is killed leaves its own, whoever started it.
+// systemd-nspawn that is killed leaves its own, whoever started it. Nor downloads that broke off: the next fetch
+// resumes them.
 const snapshotScript = `
 section() { echo "== $1"; }
 section mounts; findmnt -rno TARGET,FSTYPE | grep -v '^/run/credentials/' | sort
@@ -245,7 +246,7 @@ section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
 section addresses; find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
 section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; ls /run/systemd/machines 2>/dev/null | grep -v '^unit:' | sort
 section pods; find /var/lib/rkt/pods -mindepth 2 -maxdepth 2 2>/dev/null | sort
-section temporary; find /var/lib/rkt/tmp /var/lib/rkt/cas/tmp -mindepth 1 2>/dev/null | sort
+section temporary; find /var/lib/rkt/tmp /var/lib/rkt/cas/tmp -mindepth 1 ! -name 'sha512-*' 2>/dev/null | sort
 section nspawn; find /run/systemd/nspawn -mindepth 2 2>/dev/null | grep -v '/locks/inode-' | sort
 section loops; losetup -lnO BACK-FILE 2>/dev/null | grep rkt
 section processes; pgrep -af 'systemd-nspawn|rkt' | grep -vE 'pgrep|bash' | sed 's/^[0-9]* //'

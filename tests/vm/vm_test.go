@@ -1,0 +1,235 @@
+//go:build vm
+
+// Package vm tests rkt in a virtual machine with a kernel of its own: the
+// effects of limits, a hundred pods at once, a real reboot and a power cut. The
+// test binary runs in the machine; of each boot it runs the tests named for it
+// (tests/host/check reboots after TestBoot1…, cuts the power after TestBoot2…).
+package vm
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rkt-systemd/rkt/tests/host"
+)
+
+const (
+	busybox = "/var/tmp/img/busybox.aci"
+	redis   = "/var/tmp/img/redis.aci"
+	many    = 100
+	// Emulation is slow.
+	patience = 10 * time.Minute
+)
+
+type m = map[string]any
+
+func app(script string) m {
+	return m{"name": "app", "image": busybox, "exec": []string{"/bin/sh", "-c", script}}
+}
+
+const forever = "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"
+
+func declare(t *testing.T, h *host.Host, name string, apps []m, service, install m) {
+	t.Helper()
+	if service == nil {
+		service = m{}
+	}
+	service["TimeoutStartSec"] = "15min"
+	p := m{"apps": apps, "rkt": m{"net": "none"}, "systemd": m{"service": service}}
+	if install != nil {
+		p["systemd"].(m)["install"] = install
+	}
+	if name == "redis" {
+		delete(p, "rkt")
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Write(t, "/etc/rkt/pods/"+name+".json", 0o644, b)
+}
+
+// snapshot is what of the host a pod may touch.
+func snapshot(t *testing.T, h *host.Host) string {
+	t.Helper()
+	return h.Run(t, "bash", "-c", `
+		echo mounts; findmnt -rno TARGET,FSTYPE | grep -v /run/credentials/ | sort
+		echo cgroups; cd /sys/fs/cgroup; find machine.slice -mindepth 1 -type d | sort
+		echo netns; ls /run/netns 2>/dev/null
+		echo links; ip -br link | awk '{print $1}' | sort
+		echo firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI'
+		echo machines; machinectl list --no-legend | awk '{print $1}'
+		echo pods; find /var/lib/rkt/pods -mindepth 2 -maxdepth 2
+		echo failed; systemctl list-units --failed --plain --no-legend 'rkt*' | awk '{print $1}'; true`)
+}
+
+func unchanged(t *testing.T, h *host.Host, before string) {
+	t.Helper()
+	end := time.Now().Add(time.Minute)
+	for {
+		h.Run(t, "rkt", "gc", "--grace-period=0")
+		after := snapshot(t, h)
+		if after == before {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("the host is not as it was before (-before +after):\n%s", cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n")))
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+func redisAnswers(t *testing.T, h *host.Host) {
+	t.Helper()
+	h.Eventually(t, 2*time.Minute, "bash", "-c", "redis-cli -h redis ping | grep PONG")
+}
+
+func uuid(t *testing.T, h *host.Host, name string) string {
+	t.Helper()
+	return strings.TrimSpace(h.Run(t, "bash", "-c", `rkt list --format=json | jq -r '.[] | select(.declared_name == "`+name+`" and .state == "running") | .name'`))
+}
+
+func TestBoot1ManyPods(t *testing.T) {
+	h := host.Open(t)
+	h.Run(t, "rkt", "trust", "--prefix=example.com", "--skip-fingerprint-review", busybox+".pub")
+	// The package's own setting is in force.
+	h.Run(t, "bash", "-c", `[ "$(sysctl -n fs.inotify.max_user_instances)" -ge 1024 ]`)
+	before := snapshot(t, h)
+	names := []string{"redis"}
+	declare(t, h, "redis", []m{{"name": "redis", "image": redis}}, m{"Restart": "on-failure"}, m{"WantedBy": "multi-user.target"})
+	for i := range many {
+		name := fmt.Sprintf("p%d", i)
+		names = append(names, name)
+		declare(t, h, name, []m{app(forever)}, nil, nil)
+	}
+	h.Run(t, "systemctl", "daemon-reload")
+	var units []string
+	for _, n := range names {
+		units = append(units, "rkt@"+n+".service")
+	}
+	h.Run(t, "rkt", "fetch", busybox)
+	begin := time.Now()
+	h.RunFor(t, patience, append([]string{"systemctl", "start"}, units...)...)
+	t.Logf("%d pods started in %v", len(units), time.Since(begin).Round(time.Second))
+	active, _, _ := h.Try(append([]string{"systemctl", "is-active"}, units...)...)
+	if n := strings.Count("\n"+active, "\nactive"); n != len(units) {
+		t.Errorf("%d of %d units are active", n, len(units))
+	}
+	redisAnswers(t, h)
+	begin = time.Now()
+	h.RunFor(t, patience, append([]string{"systemctl", "stop"}, units...)...)
+	t.Logf("stopped in %v", time.Since(begin).Round(time.Second))
+	unchanged(t, h, before)
+}
+
+func TestBoot1Limits(t *testing.T) {
+	h := host.Open(t)
+	before := snapshot(t, h)
+	declare(t, h, "hungry", []m{app("echo eating; tail /dev/zero; echo $? >/rc; exit 9")}, m{"MemoryMax": "64M", "MemorySwapMax": 0}, nil)
+	declare(t, h, "forks", []m{app("for i in $(seq 60); do sleep 1000 & done; echo all")}, m{"TasksMax": 30}, nil)
+	declare(t, h, "slow", []m{app(forever)}, m{"CPUQuota": "25%"}, nil)
+	h.Run(t, "systemctl", "daemon-reload")
+
+	h.TryFor(patience, "systemctl", "start", "rkt@hungry")
+	h.Eventually(t, 3*time.Minute, "bash", "-c", "[ $(systemctl is-active rkt@hungry) = failed ]")
+	kernel := h.Run(t, "journalctl", "-k", "-q", "-o", "cat", "-b")
+	if !strings.Contains(kernel, "oom-kill") || !strings.Contains(kernel, "rkt@hungry.service") {
+		t.Errorf("the kernel killed nothing in rkt@hungry.service:\n%s", h.Run(t, "journalctl", "-q", "-u", "rkt@hungry"))
+	}
+
+	h.TryFor(patience, "systemctl", "start", "rkt@forks")
+	h.Eventually(t, 3*time.Minute, "bash", "-c", `[ $(systemctl is-active rkt@forks) != active ]`)
+	log := h.Run(t, "bash", "-c", "journalctl --sync; journalctl -q -o cat -u rkt@forks")
+	if !strings.Contains(log, "can't fork") {
+		t.Errorf("more tasks than TasksMax= allows:\n%s", log)
+	}
+
+	h.RunFor(t, patience, "systemctl", "start", "rkt@slow")
+	if got := h.Run(t, "cat", "/sys/fs/cgroup/machine.slice/rkt@slow.service/cpu.max"); got != "25000 100000\n" {
+		t.Errorf("cpu.max is %q", got)
+	}
+	h.Run(t, "systemctl", "stop", "rkt@slow")
+	h.Run(t, "bash", "-c", "systemctl reset-failed 'rkt@*'; rm /etc/rkt/pods/{hungry,forks,slow}.json; systemctl daemon-reload")
+	unchanged(t, h, before)
+}
+
+func TestBoot1FewInotifyInstances(t *testing.T) {
+	h := host.Open(t)
+	before := snapshot(t, h)
+	old := strings.TrimSpace(h.Run(t, "sysctl", "-n", "fs.inotify.max_user_instances"))
+	used := strings.TrimSpace(h.Run(t, "bash", "-c", "find /proc/[0-9]*/fd -lname 'anon_inode:inotify' 2>/dev/null | wc -l"))
+	h.Run(t, "bash", "-c", "sysctl -qw fs.inotify.max_user_instances=$(("+used+" + 8))")
+	defer func() { h.Run(t, "sysctl", "-qw", "fs.inotify.max_user_instances="+old) }()
+	_, _, code := h.TryFor(patience, "systemctl", "start", "rkt@p0", "rkt@p1", "rkt@p2", "rkt@p3", "rkt@p4", "rkt@p5")
+	if code == 0 {
+		t.Errorf("six pods start with eight inotify instances")
+	}
+	failed := strings.Fields(h.Run(t, "bash", "-c", "systemctl list-units --failed --plain --no-legend 'rkt@p*' | awk '{print $1}'"))
+	for _, unit := range failed {
+		if log := h.Run(t, "journalctl", "-q", "-o", "cat", "-u", unit); !strings.Contains(log, "inotify") || !strings.Contains(log, "fs.inotify.max_user_instances") {
+			t.Errorf("%s does not say why it failed:\n%s", unit, log)
+		}
+	}
+	h.Run(t, "bash", "-c", "systemctl stop 'rkt@p*'; systemctl reset-failed 'rkt@p*' || true")
+	unchanged(t, h, before)
+}
+
+// The last of the first boot: what runs when the machine reboots.
+func TestBoot1Z(t *testing.T) {
+	h := host.Open(t)
+	h.RunFor(t, patience, "systemctl", "start", "rkt@redis", "rkt@p0", "rkt@p1")
+	redisAnswers(t, h)
+	h.Write(t, "/root/before", 0o644, []byte(uuid(t, h, "redis")+"\n"+uuid(t, h, "p0")+"\n"+uuid(t, h, "p1")+"\n"))
+	h.Run(t, "sync")
+}
+
+// comesBack asserts what a boot finds, whichever way the one before ended.
+func comesBack(t *testing.T) {
+	h := host.Open(t)
+	h.Eventually(t, 5*time.Minute, "systemctl", "is-active", "rkt@redis")
+	redisAnswers(t, h)
+	redis := uuid(t, h, "redis")
+	for _, old := range strings.Fields(h.Read(t, "/root/before")) {
+		if old == redis {
+			t.Errorf("the pod came back with the same UUID %s", old)
+		}
+		if out, _, code := h.Try("rkt", "status", old); code == 0 && !strings.Contains(out, "exited=true") {
+			t.Errorf("pod %s of the boot before:\n%s", old, out)
+		}
+	}
+	// The timer's service, with no grace: nothing of the boot before is left.
+	h.Write(t, "/etc/default/rkt-gc", 0o644, []byte("GRACE_PERIOD=0s\n"))
+	h.Run(t, "systemctl", "start", "rkt-gc.service")
+	for what, got := range map[string]string{
+		"pods":       h.Run(t, "bash", "-c", "find /var/lib/rkt/pods -mindepth 2 -maxdepth 2"),
+		"namespaces": h.Run(t, "bash", "-c", "ls /run/netns"),
+		"machines":   h.Run(t, "bash", "-c", "machinectl list --no-legend"),
+		"addresses":  h.Run(t, "bash", "-c", "find /var/lib/cni -type f -name '1*' 2>/dev/null; true"),
+	} {
+		if n := strings.Count(got, "\n"); n != 1 {
+			t.Errorf("%d %s, want the one of redis:\n%s", n, what, got)
+		}
+	}
+	h.RunFor(t, patience, "systemctl", "start", "rkt@p0", "rkt@p2")
+	h.Write(t, "/root/before", 0o644, []byte(redis+"\n"+uuid(t, h, "p0")+"\n"+uuid(t, h, "p2")+"\n"))
+	h.Run(t, "sync")
+}
+
+func TestBoot2AfterReboot(t *testing.T) { comesBack(t) }
+
+func TestBoot3AfterPowerCut(t *testing.T) {
+	comesBack(t)
+	h := host.Open(t)
+	h.RunFor(t, patience, "systemctl", "stop", "rkt@redis", "rkt@p0", "rkt@p2")
+	h.Run(t, "rkt", "gc", "--grace-period=0")
+	s := snapshot(t, h)
+	if !strings.Contains(s, "cgroups\nnetns\nlinks\nlo\nfirewall\nmachines\npods\nfailed\n") {
+		t.Errorf("what is left in the end:\n%s", s)
+	}
+}
