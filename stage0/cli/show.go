@@ -148,15 +148,16 @@ func (a *app) listCmd() *cobra.Command {
 				}
 				fmt.Fprintf(w, "UUID\tAPP\tIMAGE NAME\t%sSTATE\tCREATED\tSTARTED\tNETWORKS\n", id)
 			}
+			seen := newManifests()
 			for _, d := range all {
-				m, err := d.Manifest()
+				m, err := seen.pod(d)
 				if err != nil && d.State != pod.Preparing && d.State != pod.AbortedPrepare {
 					errs = append(errs, err)
 				}
 				if format != "" {
 					out = append(out, newPodJSON(d, m))
 				} else {
-					row(w, d, m, full)
+					row(w, d, m, seen, full)
 				}
 				d.Close()
 			}
@@ -194,7 +195,43 @@ func (a *app) itemErrors(errs []error) {
 	fmt.Fprintf(a.Stderr, "----------------------------------------\n(appc version %s)\n", schema.AppContainerVersion)
 }
 
-func row(w io.Writer, d *pod.Pod, m *schema.PodManifest, full bool) {
+// seenManifests spares a list to parse what it has parsed: pods of one unit, and
+// images of many pods, are mostly the same, and parsing is most of the work.
+type seenManifests struct {
+	pods   map[string]*schema.PodManifest // by content
+	images map[string]string              // names by image ID
+}
+
+func newManifests() *seenManifests {
+	return &seenManifests{map[string]*schema.PodManifest{}, map[string]string{}}
+}
+
+func (s *seenManifests) pod(d *pod.Pod) (*schema.PodManifest, error) {
+	b, err := d.ReadFile(podfs.PodManifest)
+	if m, ok := s.pods[string(b)]; ok && err == nil {
+		return m, nil
+	}
+	m, err := d.Manifest()
+	if err == nil && len(s.pods) < 1000 {
+		s.pods[string(b)] = m
+	}
+	return m, err
+}
+
+func (s *seenManifests) image(d *pod.Pod, ra *schema.RuntimeApp) string {
+	id := ra.Image.ID.String()
+	if name, ok := s.images[id]; ok {
+		return name
+	}
+	img, err := d.AppImage(ra.Name.String())
+	if err != nil {
+		return "--"
+	}
+	s.images[id] = appc.DisplayName(img)
+	return s.images[id]
+}
+
+func row(w io.Writer, d *pod.Pod, m *schema.PodManifest, seen *seenManifests, full bool) {
 	uuid, created, started := d.UUID, "", ""
 	if !full {
 		uuid = uuid[:8]
@@ -217,10 +254,7 @@ func row(w io.Writer, d *pod.Pod, m *schema.PodManifest, full bool) {
 		return
 	}
 	for i := range m.Apps {
-		name := "--"
-		if img, err := d.AppImage(m.Apps[i].Name.String()); err == nil {
-			name = appc.DisplayName(img)
-		}
+		name := seen.image(d, &m.Apps[i])
 		key := m.Apps[i].Image.ID.String()
 		if len(key) > 19 {
 			key = key[:19]

@@ -133,6 +133,9 @@ func (c *Collector) Mark(ctx context.Context, id string) error {
 	if err := c.Release(ctx, d); err != nil {
 		// it is tried again when the pod is deleted
 		c.Log.Errorf("pod %s: releasing its resources: %v, ignoring", id, err)
+	} else {
+		// Without the mark, on a full disk say, it is done again.
+		_ = d.root.WriteFile(podfs.ReleasedMarker, nil, 0o640)
 	}
 	failpoint.Hit("gc/released")
 	c.Log.Infof("moving pod %q to garbage", id)
@@ -193,7 +196,7 @@ func (c *Collector) remove(ctx context.Context, phase, id string) error {
 	}
 	d := &Pod{UUID: id, State: ExitedDeleting, pods: c.Pods, phase: phase, root: root}
 	defer d.Close()
-	if phase == podfs.ExitedGarbage {
+	if phase == podfs.ExitedGarbage && !d.Has(podfs.ReleasedMarker) {
 		if err := c.Release(ctx, d); err != nil {
 			err = fmt.Errorf("releasing its resources: %w", err)
 			if c.Now().Before(d.ctime().Add(releaseAge)) {

@@ -135,3 +135,23 @@ func TestCreateWhileCollected(t *testing.T) {
 		}
 	}
 }
+
+// What was released when the pod was marked is not released again.
+func TestReleaseOnce(t *testing.T) {
+	p := Open(t.TempDir())
+	if err := p.MkDirs(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(p.path(podfs.Run, NewUUID()), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	c := collector(t, p)
+	n := 0
+	c.Release = func(context.Context, *Pod) error { n++; return nil }
+	if err := c.Collect(t.Context(), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if l := left(t, p); n != 1 || len(l) > 0 {
+		t.Errorf("released %d times, left: %q", n, l)
+	}
+}
