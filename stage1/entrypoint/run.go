@@ -139,9 +139,15 @@ func start(env Env, in plan.Input, lock int) error {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
 		// what nspawn itself needs to know; nothing of the caller's environment reaches the pod
-		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PATH", "TERM", "JOURNAL_STREAM", "INVOCATION_ID", "SYSTEMD_EXEC_PID":
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PATH", "JOURNAL_STREAM", "INVOCATION_ID", "SYSTEMD_EXEC_PID":
 			environ = append(environ, kv)
 		}
+	}
+	// Without a terminal nobody wants the sequences by which systemd resets one.
+	if _, err := unix.IoctlGetTermios(1, unix.TCGETS); err != nil {
+		environ = append(environ, "TERM=dumb")
+	} else if t := env.get("TERM"); t != "" {
+		environ = append(environ, "TERM="+t)
 	}
 	// nspawn holds the lock as long as it lives and closes it for the pod's PID 1.
 	if _, err := unix.FcntlInt(uintptr(lock), unix.F_SETFD, 0); err != nil {
