@@ -194,10 +194,16 @@ column and JSON path. The exit status is 0 when no file has an error; warnings d
 	return cmd
 }
 
+// declared reports whether a pod file has the name.
+func declared(name string) bool {
+	x, err := podfile.Scan(podfile.SearchOptions{})
+	return err == nil && x.Has(name)
+}
+
 func checkArg(arg string, check func([]podfile.Problem)) error {
 	st, err := os.Stat(arg)
 	switch {
-	case err != nil || !strings.ContainsAny(arg, "/.") && !st.Mode().IsRegular():
+	case err != nil || !strings.ContainsAny(arg, "/.") && declared(arg):
 		_, p := podfile.Load(podfile.SearchOptions{}, arg)
 		check(p)
 	case st.IsDir():
