@@ -94,13 +94,13 @@ func GC(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{network.Teardown(ctx, dir, g.UUID, g.LocalConfig)}
+	errs := []error{killScope(g.UUID), network.Teardown(ctx, dir, g.UUID, g.LocalConfig)}
 	machine := "rkt-" + g.UUID
 	if b, err := os.ReadFile(podfs.MachineName); err == nil {
 		machine = strings.TrimSpace(string(b))
 	}
-	// Another pod may have the name by now: then these are its own.
-	if machine != "" && filepath.Base(machine) == machine && !exists("/run/systemd/machines/"+machine) {
+	// Another pod may have a name that was chosen by now: then these are its own.
+	if machine != "" && filepath.Base(machine) == machine && (machine == "rkt-"+g.UUID || !exists("/run/systemd/machines/"+machine)) {
 		for _, d := range []string{"unix-export", "propagate"} {
 			p := filepath.Join("/run/systemd/nspawn", d, machine)
 			if d == "unix-export" {
