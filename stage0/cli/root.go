@@ -95,6 +95,7 @@ var errSilent = &exitError{abi.ExitFailure}
 // since rkt has become the pod by then.
 func Main(ctx context.Context, s System) int {
 	a := &app{System: s}
+	defer func() { journal.Settle(a.log) }()
 	root := a.root()
 	root.SetArgs(s.Args)
 	root.SetOut(s.Stdout)

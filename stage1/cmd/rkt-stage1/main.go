@@ -38,6 +38,7 @@ func main() {
 	}
 	if err != nil {
 		env.Log.Error(err)
+		journal.Settle(env.Log)
 		signals.Die()
 		os.Exit(abi.ExitFailure)
 	}
