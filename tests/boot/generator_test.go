@@ -78,12 +78,12 @@ func TestGenerator(t *testing.T) {
 		f.Write(t, "/run/rkt/pods/good.json", 0o644, []byte(`{"apps": [], "bad": 1}`))
 		f.Write(t, "/usr/lib/rkt/pods/vendor.json", 0o644, []byte(`{"apps":[{"name":"a","image":"/x.aci"}],"systemd":{"unit":{"Description":"Vendor"}}}`))
 		t.Cleanup(func() {
-			f.sh("rm -f /run/rkt/pods/good.json /usr/lib/rkt/pods/vendor.json /etc/rkt/pods/vendor.json; systemctl daemon-reload")
+			f.sh("rm -f /run/rkt/pods/good.json /usr/lib/rkt/pods/vendor.json /etc/rkt/pods/vendor.json; rmdir --ignore-fail-on-non-empty /usr/lib/rkt/pods; systemctl daemon-reload")
 		})
 		f.systemctl("daemon-reload")
 		equal(t, "LoadState", f.show("rkt@good", "LoadState"), "loaded")
 		equal(t, "the vendor's pod", f.show("rkt@vendor", "Description"), "Vendor")
-		f.sh("ln -s /dev/null /etc/rkt/pods/vendor.json; systemctl daemon-reload")
+		f.sh("ln -s /dev/null /etc/rkt/pods/vendor.json; rmdir --ignore-fail-on-non-empty /usr/lib/rkt/pods; systemctl daemon-reload")
 		if _, _, code := f.Try("systemctl", "start", "rkt@vendor"); code == 0 {
 			t.Errorf("a masked pod starts")
 		}
