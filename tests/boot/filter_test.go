@@ -24,16 +24,16 @@ import (
 // number of every entry point: taken out of the kernel from a running pod and
 // from a running container of the same host's nspawn.
 func TestFilterEqualsNspawn(t *testing.T) {
-	h := host.Open(t)
+	h := open(t).Host
 	const unit = "rkt-test-plain-nspawn"
 	h.Sh(t, `d=/var/tmp/rkt-test-plain; mkdir -p $d/usr $d/etc $d/proc $d/sys $d/dev $d/run $d/tmp $d/var; cd $d
 for l in bin lib lib64 sbin; do ln -sfn usr/$l $l; done; echo ID=plain >etc/os-release
 systemd-run --quiet --unit=`+unit+` -p Delegate=yes -p Type=notify -p NotifyAccess=all systemd-nspawn --quiet --register=no --keep-unit --settings=no -D $d --bind-ro=/usr /usr/bin/sleep 424242`)
-	t.Cleanup(func() { h.Sh(t, "systemctl stop "+unit+"; rm -rf /var/tmp/rkt-test-plain") })
+	t.Cleanup(func() { h.Sh(t, "systemctl stop "+unit+"; systemctl reset-failed "+unit+" 2>/dev/null || true; rm -rf /var/tmp/rkt-test-plain") })
 	plain := outerPID(t, h, strings.TrimSpace(h.Sh(t, "pgrep -x -f '/usr/bin/sleep 424242'")))
 
 	h.Sh(t, `mkdir -p /etc/rkt/pods; cat >/etc/rkt/pods/filter.json <<'X'
-{"apps":[{"name":"app","image":"/img/busybox.aci","exec":["/bin/sleep","434343"]}],"rkt":{"net":"none","insecureOptions":["image"]}}
+{"apps":[{"name":"app","image":"/var/tmp/img/busybox.aci","exec":["/bin/sleep","434343"]}],"rkt":{"net":"none"}}
 X
 systemctl daemon-reload; systemctl start rkt@filter`)
 	t.Cleanup(func() {
@@ -94,9 +94,9 @@ systemctl daemon-reload; systemctl start rkt@filter`)
 
 // TestFilterBites tries denied and allowed calls in a running app.
 func TestFilterBites(t *testing.T) {
-	h := host.Open(t)
+	h := open(t).Host
 	h.Sh(t, `mkdir -p /etc/rkt/pods; cat >/etc/rkt/pods/bites.json <<'X'
-{"apps":[{"name":"app","image":"/img/busybox.aci","exec":["/bin/sleep","1000"]}],"rkt":{"net":"none","insecureOptions":["image"]}}
+{"apps":[{"name":"app","image":"/var/tmp/img/busybox.aci","exec":["/bin/sleep","1000"]}],"rkt":{"net":"none"}}
 X
 systemctl daemon-reload; systemctl start rkt@bites`)
 	t.Cleanup(func() {
