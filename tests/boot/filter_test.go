@@ -29,7 +29,9 @@ func TestFilterEqualsNspawn(t *testing.T) {
 	h.Sh(t, `d=/var/tmp/rkt-test-plain; mkdir -p $d/usr $d/etc $d/proc $d/sys $d/dev $d/run $d/tmp $d/var; cd $d
 for l in bin lib lib64 sbin; do ln -sfn usr/$l $l; done; echo ID=plain >etc/os-release
 systemd-run --quiet --unit=`+unit+` -p Delegate=yes -p Type=notify -p NotifyAccess=all systemd-nspawn --quiet --register=no --keep-unit --settings=no -D $d --bind-ro=/usr /usr/bin/sleep 424242`)
-	t.Cleanup(func() { h.Sh(t, "systemctl stop "+unit+"; systemctl reset-failed "+unit+" 2>/dev/null || true; rm -rf /var/tmp/rkt-test-plain") })
+	t.Cleanup(func() {
+		h.Sh(t, "systemctl stop "+unit+"; systemctl reset-failed "+unit+" 2>/dev/null || true; rm -rf /var/tmp/rkt-test-plain")
+	})
 	plain := outerPID(t, h, strings.TrimSpace(h.Sh(t, "pgrep -x -f '/usr/bin/sleep 424242'")))
 
 	h.Sh(t, `mkdir -p /etc/rkt/pods; cat >/etc/rkt/pods/filter.json <<'X'
