@@ -117,7 +117,10 @@ func TestBoot1ManyPods(t *testing.T) {
 	h.Run(t, "rkt", "fetch", busybox)
 	h.RunFor(t, patience, "systemctl", "start", units[0])
 	begin := time.Now()
-	h.RunFor(t, patience, append([]string{"systemctl", "start"}, units...)...)
+	if _, stderr, code := h.TryFor(patience, append([]string{"systemctl", "start"}, units...)...); code != 0 {
+		t.Errorf("starting %d pods: status %d\n%s\n%s", len(units), code, stderr,
+			h.Run(t, "bash", "-c", "journalctl -q --no-pager -u 'rkt@*' | grep -iE 'fail|timed out|too many|cannot|error' | head -40; true"))
+	}
 	t.Logf("%d pods started in %v", len(units), time.Since(begin).Round(time.Second))
 	active, _, _ := h.Try(append([]string{"systemctl", "is-active"}, units...)...)
 	if n := strings.Count("\n"+active, "\nactive"); n != len(units) {
@@ -216,6 +219,7 @@ func comesBack(t *testing.T) {
 	for what, got := range map[string]string{
 		"pods":       h.Run(t, "bash", "-c", "find /var/lib/rkt/pods -mindepth 2 -maxdepth 2"),
 		"namespaces": h.Run(t, "bash", "-c", "ls /run/netns"),
+		"addresses":  h.Run(t, "bash", "-c", "find /var/lib/rkt/cni -type f ! -name lock ! -name 'last_reserved_ip*'"),
 		"machines":   h.Run(t, "bash", "-c", "machinectl list --no-legend"),
 	} {
 		if n := strings.Count(got, "\n"); n != 1 {
