@@ -7,21 +7,29 @@ import (
 	"testing"
 )
 
+// TestJournalFlood writes 100,000 lines as fast as they go, under journald's
+// default configuration.
 func TestJournalFlood(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
-	// Not the unit's own LogRateLimit…=: journald forgets it when the unit ends, and applies its default to what it has not read yet.
-	f.Write(t, "/run/systemd/journald.conf.d/flood.conf", 0o644, []byte("[Journal]\nRateLimitIntervalSec=0\n"))
-	f.systemctl("restart", "systemd-journald")
-	t.Cleanup(func() { f.sh("rm /run/systemd/journald.conf.d/flood.conf; systemctl restart systemd-journald") })
-	f.declare("flood", pod(app("app", "seq 1 100000; echo last >&2")))
-	f.Try("systemctl", "start", "rkt@flood")
-	equal(t, "the unit", f.ended("rkt@flood"), "inactive")
-	out := f.sh(`journalctl --sync; journalctl -q -o cat -u rkt@flood -t app --since ` + f.since + ` | tee >(wc -l >/run/flood.count) | sort -n | md5sum; cat /run/flood.count`)
+	f.declare("flood", pod(app("app", "seq 1 100000; echo last >&2; exec sleep 1000")))
+	f.start("flood")
+	f.waitLog("flood", "app", "last")
+	out := f.sh(`journalctl -q -o cat -u rkt@flood -t app --since ` + f.since + ` | tee >(wc -l >/run/flood.count) | sort -n | md5sum; cat /run/flood.count`)
 	want := f.sh(`(seq 1 100000; echo last) | sort -n | md5sum; echo 100001`)
 	equal(t, "sum and number of lines", out, want)
 	f.forget("flood")
 	f.unchanged(before)
+}
+
+// TestJournalLastWords ends right after the last line.
+func TestJournalLastWords(t *testing.T) {
+	f := open(t)
+	f.declare("words", pod(app("app", "seq 1 1000; echo last >&2")))
+	f.Try("systemctl", "start", "rkt@words")
+	equal(t, "the unit", f.ended("rkt@words"), "inactive")
+	f.Eventually(t, soon, "bash", "-c", `journalctl --sync; journalctl -q -o cat -u rkt@words -t app --since `+f.since+` | wc -l | grep -qx 1001`)
+	f.forget("words")
 }
 
 func TestJournalWays(t *testing.T) {
