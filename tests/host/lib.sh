@@ -21,11 +21,13 @@ mirror() { # the Debian archive that this machine itself uses
     {
       sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/*.sources
       sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list
-    } 2>/dev/null | grep -m1 '/debian/\?$'
+    } 2>/dev/null | grep -m1 -e '/debian/\?$' -e '^mirror+file:.*debian\.list$'
   ) || true
+  # cloud images name a file with the list of mirrors
+  case $found in mirror+file:*) found=$(grep -v '^#' "${found#mirror+file:}" 2>/dev/null | grep -m1 .) || true ;; esac
   case $found in
-    '' | mirror+file:* | file:* | cdrom:*) echo http://deb.debian.org/debian ;;
-    *) echo "$found" ;;
+    http://* | https://*) echo "${found%%[[:space:]]*}" ;;
+    *) die "apt's sources name no Debian archive that can be reached by http; set RKT_TEST_MIRROR to its URL" ;;
   esac
 }
 
