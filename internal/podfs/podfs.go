@@ -3,7 +3,10 @@
 // other, so what they must agree on is here and nowhere else.
 package podfs
 
-import "path/filepath"
+import (
+	"path/filepath"
+	"strings"
+)
 
 // Directories below the data directory's pods/ folder: one per phase of a
 // pod's life, in the order pods move through them.
@@ -60,6 +63,15 @@ const (
 	ResolvConf       = "etc/rkt-resolv.conf"
 	Hosts            = "etc/rkt-hosts"
 )
+
+// DefaultMachine is the machine name of a pod that was given none.
+func DefaultMachine(uuid string) string { return "rkt-" + uuid }
+
+// Scope is the scope unit that machined makes for a machine that is registered
+// from outside a unit.
+func Scope(machine string) string {
+	return "machine-" + strings.ReplaceAll(machine, "-", `\x2d`) + ".scope"
+}
 
 // AppInfo is the directory of an app's image manifest and tree id, relative to
 // the pod directory.

@@ -164,42 +164,47 @@ func (a *app) rmCmd() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, err := podArgs(args, uuidFile)
-			if err != nil {
-				return err
-			}
 			c, err := a.collector()
 			if err != nil {
 				return err
 			}
 			c.Out = a.Stderr
-			failed := 0
-			for _, arg := range args {
+			return a.eachPod(args, uuidFile, "remove", func(arg string) error {
 				d, err := a.findPod(c.Pods, arg)
-				if err == nil {
-					d.Close()
-					err = c.Remove(cmd.Context(), d.UUID)
-				}
 				if err != nil {
-					a.log.Error(err)
-					failed++
-					continue
+					return err
+				}
+				d.Close()
+				if err := c.Remove(cmd.Context(), d.UUID); err != nil {
+					return err
 				}
 				fmt.Fprintf(a.Stdout, "%q\n", d.UUID)
-			}
-			return a.failures(failed, "remove")
+				return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&uuidFile, "uuid-file", "", "read the pod's UUID from this `FILE`")
 	return cmd
 }
 
-func (a *app) failures(n int, verb string) error {
-	if n == 0 {
-		return nil
+// eachPod does something to every pod that is named and goes on after failures.
+func (a *app) eachPod(args []string, uuidFile, verb string, f func(arg string) error) error {
+	args, err := podArgs(args, uuidFile)
+	if err != nil {
+		return err
 	}
-	a.log.Errorf("failed to %s %d pod(s)", verb, n)
-	return errSilent
+	failed := 0
+	for _, arg := range args {
+		if err := f(arg); err != nil {
+			a.log.Error(err)
+			failed++
+		}
+	}
+	if failed > 0 {
+		a.log.Errorf("failed to %s %d pod(s)", verb, failed)
+		return errSilent
+	}
+	return nil
 }
 
 func (a *app) stopCmd() *cobra.Command {
@@ -216,18 +221,7 @@ a service with Restart=always is started again by systemd.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, err := podArgs(args, uuidFile)
-			if err != nil {
-				return err
-			}
-			failed := 0
-			for _, arg := range args {
-				if err := a.stop(cmd.Context(), arg, force); err != nil {
-					a.log.Error(err)
-					failed++
-				}
-			}
-			return a.failures(failed, "stop")
+			return a.eachPod(args, uuidFile, "stop", func(arg string) error { return a.stop(cmd.Context(), arg, force) })
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "kill instead of asking")

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 )
@@ -99,7 +100,7 @@ func (a *app) logs(ctx context.Context, arg string, q journal.Query, apps []stri
 		id := strings.ToLower(arg)
 		q.Matches = journal.PodMatches(id, "", apps...)
 		if !hasLines(ctx, q) {
-			q.Matches = journal.PodMatches(id, "machine-rkt"+`\x2d`+strings.ReplaceAll(id, "-", `\x2d`)+".scope", apps...)
+			q.Matches = journal.PodMatches(id, podfs.Scope(podfs.DefaultMachine(id)), apps...)
 		}
 	default:
 		q.Matches = []string{"_SYSTEMD_UNIT=rkt@" + arg + ".service"}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -14,6 +15,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
@@ -181,7 +183,7 @@ func (a *app) runPreparedCmd() *cobra.Command {
 			return exactArgs(1, "one UUID")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			pods, dir, err := a.pods()
+			pods, _, err := a.pods()
 			if err != nil {
 				return err
 			}
@@ -205,7 +207,7 @@ func (a *app) runPreparedCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.start(h, &preparer{a.preparer(st, dir), st}, so, insecure)
+			return a.start(h, a.preparer(st), so, insecure)
 		},
 	}
 	so.flags(cmd)
@@ -359,13 +361,8 @@ func (a *app) fromManifest(ctx context.Context, f *image.Fetcher, file string, r
 	return err
 }
 
-type preparer struct {
-	*prepare.Preparer
-	stores *stores
-}
-
-func (a *app) preparer(st *stores, dir string) *prepare.Preparer {
-	return &prepare.Preparer{DataDir: dir, Store: st.store, Trees: st.trees, Warn: func(t string) { a.log.Warn(t) }}
+func (a *app) preparer(st *stores) *prepare.Preparer {
+	return &prepare.Preparer{DataDir: st.dir, Store: st.store, Trees: st.trees, Warn: func(t string) { a.log.Warn(t) }}
 }
 
 // prepare makes the pod's directory and fills it. A pod that cannot be
@@ -385,7 +382,7 @@ func (a *app) prepare(ctx context.Context, r *request) (*pod.Handle, error) {
 			return nil, errors.Join(fmt.Errorf("--uuid-file-save: %w", err), h.Close())
 		}
 	}
-	if err := a.preparer(r.stores, r.stores.dir).Prepare(ctx, h, r.Request); err != nil {
+	if err := a.preparer(r.stores).Prepare(ctx, h, r.Request); err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing the pod: %w", err), h.Close())
 	}
 	return h, nil
@@ -400,11 +397,11 @@ func (a *app) launch(ctx context.Context, r *request, so startOptions) error {
 	if err != nil {
 		return err
 	}
-	return a.start(h, &preparer{a.preparer(r.stores, r.stores.dir), r.stores}, so, r.insecure)
+	return a.start(h, a.preparer(r.stores), so, r.insecure)
 }
 
 // start moves a pod to running and becomes it; it returns only on failure.
-func (a *app) start(h *pod.Handle, p *preparer, so startOptions, insecure image.Insecure) error {
+func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecure image.Insecure) error {
 	m, stage1, err := manifests(h.Dir())
 	if err != nil {
 		return errors.Join(err, h.Close())
@@ -436,7 +433,7 @@ func splitNet(values []string) []string {
 }
 
 func manifests(dir string) (*schema.PodManifest, *schema.ImageManifest, error) {
-	b, err := os.ReadFile(dir + "/pod")
+	b, err := os.ReadFile(filepath.Join(dir, podfs.PodManifest))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -444,7 +441,7 @@ func manifests(dir string) (*schema.PodManifest, *schema.ImageManifest, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if b, err = os.ReadFile(dir + "/stage1/manifest"); err != nil {
+	if b, err = os.ReadFile(filepath.Join(dir, podfs.Stage1Manifest)); err != nil {
 		return nil, nil, err
 	}
 	s, _, err := appc.ParseImageManifest(b)

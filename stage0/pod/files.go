@@ -57,16 +57,14 @@ func (d *Pod) Machine() string {
 	if m := d.text(podfs.MachineName); m != "" {
 		return m
 	}
-	return "rkt-" + d.UUID
+	return podfs.DefaultMachine(d.UUID)
 }
 
 // Unit is the unit the pod was started as, "" if by hand.
 func (d *Pod) Unit() string { return d.text(podfs.UnitName) }
 
 // Scope is the scope machined makes for a pod that was started by hand.
-func (d *Pod) Scope() string {
-	return "machine-" + strings.ReplaceAll(d.Machine(), "-", `\x2d`) + ".scope"
-}
+func (d *Pod) Scope() string { return podfs.Scope(d.Machine()) }
 
 // Manifest reads the pod manifest.
 func (d *Pod) Manifest() (*schema.PodManifest, error) {

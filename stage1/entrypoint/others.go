@@ -95,12 +95,12 @@ func GC(ctx context.Context, env Env, args []string) error {
 		return err
 	}
 	errs := []error{killScope(g.UUID), network.Teardown(ctx, dir, g.UUID, g.LocalConfig)}
-	machine := "rkt-" + g.UUID
+	machine := podfs.DefaultMachine(g.UUID)
 	if b, err := os.ReadFile(podfs.MachineName); err == nil {
 		machine = strings.TrimSpace(string(b))
 	}
 	// Another pod may have a name that was chosen by now: then these are its own.
-	if machine != "" && filepath.Base(machine) == machine && (machine == "rkt-"+g.UUID || !exists("/run/systemd/machines/"+machine)) {
+	if machine != "" && filepath.Base(machine) == machine && (machine == podfs.DefaultMachine(g.UUID) || !exists("/run/systemd/machines/"+machine)) {
 		for _, d := range []string{"unix-export", "propagate"} {
 			p := filepath.Join("/run/systemd/nspawn", d, machine)
 			if d == "unix-export" {
@@ -112,7 +112,7 @@ func GC(ctx context.Context, env Env, args []string) error {
 			}
 		}
 	}
-	errs = append(errs, removeNspawnLock(nspawnLocks), killScope(g.UUID), removeCgroup(g.UUID))
+	errs = append(errs, removeNspawnLock(nspawnLocks), removeCgroup(g.UUID))
 	return errors.Join(errs...)
 }
 
@@ -129,7 +129,7 @@ func scope(uuid string) string {
 	if !strings.HasPrefix(base, "machine-") || !strings.HasSuffix(base, ".scope") {
 		return ""
 	}
-	if b, err := os.ReadFile(podfs.MachineName); err == nil && strings.TrimSpace(string(b)) != "rkt-"+uuid {
+	if b, err := os.ReadFile(podfs.MachineName); err == nil && strings.TrimSpace(string(b)) != podfs.DefaultMachine(uuid) {
 		record, err := os.ReadFile("/run/systemd/machines/" + filepath.Base(strings.TrimSpace(string(b))))
 		if err != nil || !strings.Contains(string(record), "\nID="+strings.ReplaceAll(uuid, "-", "")+"\n") {
 			return ""

@@ -87,42 +87,51 @@ func Run(ctx context.Context, env Env, args []string) error {
 	}
 	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
 	// What cannot be run at all shall not come near the network.
-	if _, err := plan.Make(in); err != nil {
-		return err
-	}
-	if network.Contained(r.Net) {
-		ports, err := forwardedPorts(in)
-		if err != nil {
-			return err
-		}
-		res, err := network.Setup(ctx, network.Config{PodDir: dir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports})
-		if err != nil {
-			return fmt.Errorf("failed to setup network: %w", err)
-		}
-		for _, w := range res.Warnings {
-			env.Log.Warn(w)
-		}
-		if res.ResolvConf != nil && r.ResolvMode == "default" && !in.Facts.ResolvConf {
-			if err := os.WriteFile(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf), res.ResolvConf, 0o644); err != nil {
-				return err
-			}
-			in.Facts.ResolvConf = true
-		}
-	} else if len(in.Pod.Ports) > 0 {
-		env.Log.Warn("the pod uses the host's network: its ports need no forwarding, and none is done")
-	}
-	err = start(env, in, lock)
-	if network.Contained(r.Net) {
-		err = errors.Join(err, network.Teardown(context.WithoutCancel(ctx), dir, r.UUID, r.LocalConfig))
-	}
-	return err
-}
-
-func start(env Env, in plan.Input, lock int) error {
 	p, err := plan.Make(in)
 	if err != nil {
 		return err
 	}
+	if !network.Contained(r.Net) {
+		if len(in.Pod.Ports) > 0 {
+			env.Log.Warn("the pod uses the host's network: its ports need no forwarding, and none is done")
+		}
+		return start(env, in, p, lock)
+	}
+	ports, err := forwardedPorts(in)
+	if err != nil {
+		return err
+	}
+	resolv, err := connect(ctx, env, in, ports)
+	if err != nil {
+		return fmt.Errorf("failed to setup network: %w", err)
+	}
+	if resolv != nil && r.ResolvMode == "default" && !in.Facts.ResolvConf {
+		err = os.WriteFile(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf), resolv, 0o644)
+		in.Facts.ResolvConf = true
+		if err == nil {
+			p, err = plan.Make(in)
+		}
+	}
+	if err == nil {
+		err = start(env, in, p, lock)
+	}
+	return errors.Join(err, network.Teardown(context.WithoutCancel(ctx), dir, r.UUID, r.LocalConfig))
+}
+
+// connect makes the pod's networks and returns the resolv.conf they ask for.
+func connect(ctx context.Context, env Env, in plan.Input, ports []network.Port) ([]byte, error) {
+	r := in.Run
+	res, err := network.Setup(ctx, network.Config{PodDir: in.Facts.PodDir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range res.Warnings {
+		env.Log.Warn(w)
+	}
+	return res.ResolvConf, nil
+}
+
+func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	for _, w := range p.Warnings {
 		env.Log.Warn(w)
 	}
@@ -226,7 +235,7 @@ func load(env Env, r abi.Run, dir string) (plan.Input, error) {
 
 // facts looks at the host.
 func facts(env Env, r abi.Run, dir string) (plan.Facts, error) {
-	f := plan.Facts{PodDir: dir, Machine: "rkt-" + r.UUID, LdSoCache: exists("/etc/ld.so.cache")}
+	f := plan.Facts{PodDir: dir, Machine: podfs.DefaultMachine(r.UUID), LdSoCache: exists("/etc/ld.so.cache")}
 	if b, err := os.ReadFile(podfs.MachineName); err == nil {
 		f.Machine = strings.TrimSpace(string(b))
 	}
@@ -384,7 +393,7 @@ func ownCgroup() (string, error) {
 // runs rkt, else the scope that machined makes for the machine.
 func logUnit(f plan.Facts) (string, error) {
 	if !f.InUnit {
-		return "machine-" + strings.ReplaceAll(f.Machine, "-", `\x2d`) + ".scope", nil
+		return podfs.Scope(f.Machine), nil
 	}
 	cg, err := ownCgroup()
 	if err != nil {
