@@ -166,6 +166,8 @@ func (f *Fetcher) fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, er
 		return f.fetchPath(ctx, ref, o)
 	case KindURL:
 		return f.fetchURL(ctx, ref, o)
+	case KindDocker, KindOCI, KindOCIArchive, KindDockerArchive:
+		return f.fetchOCI(ctx, ref, o)
 	}
 	return Image{}, &UnsupportedError{Kind: ref.Kind, Ref: ref.Text}
 }
