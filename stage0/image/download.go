@@ -316,7 +316,7 @@ func setIf(h http.Header, name, value string) {
 	}
 }
 
-func (f *Fetcher) copyBody(body io.Reader, tmp *os.File, source string, start, total int64) error {
+func (f *Fetcher) copyBody(body io.Reader, tmp *os.File, source string, start, total int64) (err error) {
 	limit := f.MaxSize
 	if limit == 0 {
 		limit = defaultMaxSize
@@ -324,10 +324,9 @@ func (f *Fetcher) copyBody(body io.Reader, tmp *os.File, source string, start, t
 	if total > limit {
 		return fmt.Errorf("%q is larger than %d bytes", source, limit)
 	}
-	p := f.progress()
-	p.Start(source, total)
-	defer p.Done()
-	p.Add(start)
+	p := f.progress().Begin(source, total)
+	defer func() { p.Done(err) }()
+	skip(p, start)
 	n, err := io.Copy(io.MultiWriter(tmp, progressWriter{p}), io.LimitReader(body, limit-start+1))
 	switch {
 	case err != nil:

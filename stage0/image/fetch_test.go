@@ -516,26 +516,3 @@ func BenchmarkStage1HotPath(b *testing.B) {
 		}
 	}
 }
-
-func TestProgress(t *testing.T) {
-	clock := time.Unix(0, 0)
-	var out strings.Builder
-	p := &progress{w: &out, terminal: true, now: func() time.Time { return clock }}
-	p.Start("https://example.com/\x1bx.aci", 1<<20)
-	clock = clock.Add(time.Second)
-	p.Add(1 << 19)
-	p.Done()
-	for _, want := range []string{"512KiB of 1.0MiB", "512KiB/s", "1s left", "?x.aci"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q lacks %q", out.String(), want)
-		}
-	}
-	out.Reset()
-	p = &progress{w: &out, now: func() time.Time { return clock }}
-	p.Start("x", -1)
-	p.Add(5)
-	p.Done()
-	if out.String() != "fetching x\n" {
-		t.Errorf("%q", out.String())
-	}
-}

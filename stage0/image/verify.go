@@ -134,12 +134,11 @@ func (f *Fetcher) importFrom(ctx context.Context, ref Ref, file *os.File, c *che
 	if err != nil {
 		return Image{}, err
 	}
-	p := f.progress()
-	p.Start(ref.Text, st.Size())
+	p := f.progress().Begin(ref.Text, st.Size())
 	r, err := f.Store.Import(ctx, c.tee(file), store.ImportOptions{
 		Source: source, Latest: false, Admit: f.admit(ref, c, kind), Progress: p.Add,
 	})
-	p.Done()
+	p.Done(err)
 	if err != nil {
 		return Image{}, err
 	}
