@@ -13,6 +13,7 @@ type Dirs struct {
 type Config struct {
 	Auth       map[string]Auth        // by domain: host or host:port
 	DockerAuth map[string]BasicSecret // by registry
+	Registries map[string]Registry    // by prefix
 	Paths      Paths
 	Stage1     Stage1
 }

@@ -30,6 +30,12 @@ func (c *Config) JSON(pretty bool) ([]byte, error) {
 			Credentials BasicSecret `json:"credentials"`
 		}{header{versionV1, kindDockerAuth}, []string{registry}, c.DockerAuth[registry]})
 	}
+	for _, prefix := range slices.Sorted(maps.Keys(c.Registries)) {
+		entries = append(entries, struct {
+			header
+			Registry
+		}{header{versionV1, kindRegistry}, c.Registries[prefix]})
+	}
 	entries = append(entries, struct {
 		header
 		Paths

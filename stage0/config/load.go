@@ -23,6 +23,7 @@ const (
 	kindDockerAuth = "dockerAuth"
 	kindPaths      = "paths"
 	kindStage1     = "stage1"
+	kindRegistry   = "registry"
 	versionV1      = "v1"
 )
 
@@ -37,12 +38,13 @@ func subdirs() []subdir {
 		{"auth.d", []string{kindAuth, kindDockerAuth}},
 		{"paths.d", []string{kindPaths}},
 		{"stage1.d", []string{kindStage1}},
+		{"registries.d", []string{kindRegistry}},
 	}
 }
 
 // Load reads and merges the layers.
 func Load(d Dirs) (*Config, error) {
-	merged := &Config{Auth: map[string]Auth{}, DockerAuth: map[string]BasicSecret{}}
+	merged := &Config{Auth: map[string]Auth{}, DockerAuth: map[string]BasicSecret{}, Registries: map[string]Registry{}}
 	for _, dir := range []string{d.System, d.Local, d.User} {
 		if dir == "" {
 			continue
@@ -60,6 +62,7 @@ func Load(d Dirs) (*Config, error) {
 func (c *Config) overlay(l *layer) {
 	maps.Copy(c.Auth, l.auth)
 	maps.Copy(c.DockerAuth, l.dockerAuth)
+	maps.Copy(c.Registries, l.registries)
 	if l.paths.Data != "" {
 		c.Paths.Data = l.paths.Data
 	}
@@ -80,11 +83,19 @@ type layer struct {
 	dockerAuth map[string]BasicSecret
 	paths      Paths
 	stage1     Stage1
+	registries map[string]Registry
 	origin     map[string]string
 }
 
+func newLayer() *layer {
+	return &layer{
+		auth: map[string]Auth{}, dockerAuth: map[string]BasicSecret{},
+		registries: map[string]Registry{}, origin: map[string]string{},
+	}
+}
+
 func loadLayer(dir string) (*layer, error) {
-	l := &layer{auth: map[string]Auth{}, dockerAuth: map[string]BasicSecret{}, origin: map[string]string{}}
+	l := newLayer()
 	if ok, err := isDir(dir); !ok {
 		return l, err
 	}
@@ -179,6 +190,8 @@ func (l *layer) parse(file string, sub subdir, data []byte) error {
 		return l.parseDockerAuth(file, data)
 	case kindPaths:
 		return l.parsePaths(file, data)
+	case kindRegistry:
+		return l.parseRegistry(file, data)
 	default:
 		return l.parseStage1(file, data)
 	}
