@@ -2,15 +2,15 @@ package image
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"maps"
-
 	"github.com/rkt-systemd/rkt/internal/appc"
+	"github.com/rkt-systemd/rkt/stage0/oci"
 )
 
 // Kind is the form of a reference.
@@ -36,7 +36,8 @@ type Ref struct {
 	URL    string            // KindURL
 	Name   string            // KindName
 	Labels map[string]string // KindName
-	Rest   string            // docker, oci…: what follows the scheme
+	Docker oci.Reference     // KindDocker
+	Layout oci.LayoutRef     // KindOCI, KindOCIArchive, KindDockerArchive
 }
 
 // UnsupportedError means that a reference is understood but its transport is not built in.
@@ -84,20 +85,9 @@ func parseRef(text string, isFile func(string) bool) (Ref, error) {
 	}
 	switch strings.ToLower(scheme) {
 	case "docker":
-		ref.Kind, ref.Rest = KindDocker, strings.TrimPrefix(rest, "//")
-		return ref, nil
-	case "oci":
-		if strings.HasPrefix(rest, "//") {
-			return ref, fmt.Errorf("image %q: registries are written docker:%s", text, rest)
-		}
-		ref.Kind, ref.Rest = KindOCI, rest
-		return ref, nil
-	case "oci-archive":
-		ref.Kind, ref.Rest = KindOCIArchive, rest
-		return ref, nil
-	case "docker-archive":
-		ref.Kind, ref.Rest = KindDockerArchive, rest
-		return ref, nil
+		return registryRef(ref, rest)
+	case "oci", "oci-archive", "docker-archive":
+		return layoutRef(ref, Kind(strings.ToLower(scheme)), rest)
 	case "file":
 		return fileURL(ref)
 	case "http", "https":
@@ -110,12 +100,87 @@ func parseRef(text string, isFile func(string) bool) (Ref, error) {
 	switch {
 	case filepath.IsAbs(text), isFile(text):
 		return pathRef(ref, text)
-	case ok:
-		return parseName(ref, text)
-	case strings.Contains(text, "./"), filepath.Ext(text) == ".aci":
+	case !ok && (strings.Contains(text, "./") || filepath.Ext(text) == ".aci"):
 		return pathRef(ref, text)
 	}
-	return parseName(ref, text)
+	named, err := parseName(ref, text)
+	host, _, _ := strings.Cut(text, "/")
+	switch {
+	case err != nil && strings.Contains(text, "/"):
+		err = withCandidates(text, err)
+	case err == nil && (host == "docker.io" || host == "index.docker.io"):
+		// Docker Hub answers no discovery, and stored images carry its other name.
+		err = withCandidates(text, fmt.Errorf("image %q: a reference to a registry needs its scheme", text))
+	}
+	return named, err
+}
+
+// CandidatesError means that a text is no reference, or not one that can be
+// found, but would be with a scheme.
+type CandidatesError struct {
+	Candidates []string
+	Err        error
+}
+
+func (e *CandidatesError) Error() string { return e.Err.Error() }
+func (e *CandidatesError) Unwrap() error { return e.Err }
+
+// Hint is what to type.
+func (e *CandidatesError) Hint() string {
+	return "for an image of a registry type " + strings.Join(e.Candidates, " or ")
+}
+
+// withCandidates adds to an error what the text could stand for.
+func withCandidates(text string, err error) error {
+	list := candidates(text)
+	if len(list) == 0 {
+		return err
+	}
+	return &CandidatesError{list, fmt.Errorf("%w (images of a registry are written %s)", err, strings.Join(list, " or "))}
+}
+
+// Candidates are the registry references that a name could have been meant as:
+// rkt guesses at none, it prints them when the name cannot be found.
+func (r Ref) Candidates() []string {
+	if r.Kind != KindName {
+		return nil
+	}
+	return candidates(r.Text)
+}
+
+func candidates(text string) []string {
+	docker, err := oci.ParseReference(text)
+	if err != nil {
+		return nil
+	}
+	return []string{"docker://" + docker.Display()}
+}
+
+func registryRef(ref Ref, rest string) (Ref, error) {
+	docker, err := oci.ParseReference(rest)
+	if err != nil {
+		return ref, fmt.Errorf("image %q: %w", ref.Text, err)
+	}
+	ref.Kind, ref.Docker = KindDocker, docker
+	return ref, nil
+}
+
+// layoutRef parses a reference to images on disk.
+func layoutRef(ref Ref, kind Kind, rest string) (Ref, error) {
+	if strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///") {
+		err := fmt.Errorf("image %q: a path has no host (%s:PATH); images of a registry are written docker:%s", ref.Text, kind, rest)
+		return ref, &CandidatesError{[]string{"docker:" + rest}, err}
+	}
+	parse := oci.ParseLayoutRef
+	if kind == KindDockerArchive {
+		parse = oci.ParseDockerArchiveRef
+	}
+	layout, err := parse(rest)
+	if err != nil {
+		return ref, fmt.Errorf("image %q: %w", ref.Text, err)
+	}
+	ref.Kind, ref.Layout = kind, layout
+	return ref, nil
 }
 
 func pathRef(ref Ref, path string) (Ref, error) {
@@ -163,8 +228,7 @@ func internalURI(ref Ref, rest string) (Ref, error) {
 	}
 	switch typ {
 	case "docker":
-		ref.Kind, ref.Rest = KindDocker, data
-		return ref, nil
+		return registryRef(ref, data)
 	case "aci-archive":
 		target, err := url.QueryUnescape(data)
 		if err != nil || !strings.Contains(target, "://") {
@@ -202,7 +266,7 @@ func parseName(ref Ref, text string) (Ref, error) {
 	ref.Name = name
 	if versioned {
 		if strings.Contains(version, "/") {
-			return ref, fmt.Errorf("image %q: %q cannot be a version; images of a registry are written docker://%s", ref.Text, version, text)
+			return ref, fmt.Errorf("image %q: %q cannot be a version", ref.Text, version)
 		}
 		if strings.Contains(version, ":") {
 			return ref, fmt.Errorf("image %q: more than one colon", ref.Text)
@@ -257,9 +321,9 @@ func (r Ref) String() string {
 		}
 		return "cimd:appc:v=0:" + r.Name + "?" + q.Encode()
 	case KindDocker:
-		return "cimd:docker:v=0:" + r.Rest
+		return "cimd:docker:v=0:" + r.Docker.String()
 	}
-	return string(r.Kind) + ":" + r.Rest
+	return string(r.Kind) + ":" + r.Layout.String()
 }
 
 // display is NAME[:VERSION][,LABEL=VALUE]….

@@ -1,14 +1,18 @@
 package image
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rkt-systemd/rkt/stage0/oci"
 )
 
+// check list: 4, 5, 7
 func TestParseRef(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -17,6 +21,8 @@ func TestParseRef(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	digest := oci.Digest(nil)
+	redis := Ref{Kind: KindDocker, Docker: oci.Reference{Host: oci.DefaultHost, Repository: "library/redis", Tag: "latest"}}
 	for _, c := range []struct {
 		in   string
 		want Ref
@@ -26,12 +32,33 @@ func TestParseRef(t *testing.T) {
 		{"sha512-not-a-hash", Ref{}, "bad image ID"},
 		{"sha512-", Ref{}, "bad image ID"},
 		{"sha512-xyz", Ref{}, "bad image ID"},
-		{"docker:redis", Ref{Kind: KindDocker, Rest: "redis"}, ""},
-		{"docker://redis", Ref{Kind: KindDocker, Rest: "redis"}, ""},
-		{"oci:/x:y", Ref{Kind: KindOCI, Rest: "/x:y"}, ""},
+		{"docker:redis", redis, ""},
+		{"docker://redis", redis, ""},
+		{"docker:///redis", redis, ""},
+		{"DOCKER:redis:latest", redis, ""},
+		{"docker://docker.io/library/redis", redis, ""},
+		{"docker://index.docker.io/redis", redis, ""},
+		{"docker:redis:7@" + digest, Ref{Kind: KindDocker, Docker: oci.Reference{Host: oci.DefaultHost, Repository: "library/redis", Tag: "7", Digest: digest}}, ""},
+		{"docker://[::1]:5000/x", Ref{Kind: KindDocker, Docker: oci.Reference{Host: "[::1]:5000", Repository: "x", Tag: "latest"}}, ""},
+		{"docker://Redis", Ref{}, "lower case"},
+		{"docker://", Ref{}, "no repository"},
+		{"docker://x@sha512:ab", Ref{}, "only sha256"},
+		{"oci:/x:y", Ref{Kind: KindOCI, Layout: oci.LayoutRef{Path: "/x", Name: "y"}}, ""},
+		{"oci:/x:@2", Ref{Kind: KindOCI, Layout: oci.LayoutRef{Path: "/x", Nth: 3}}, ""},
+		{"oci:/x@" + digest, Ref{Kind: KindOCI, Layout: oci.LayoutRef{Path: "/x", Digest: digest}}, ""},
+		{"oci:///x", Ref{Kind: KindOCI, Layout: oci.LayoutRef{Path: "/x"}}, ""},
+		{"oci:", Ref{}, "no path"},
 		{"oci://host/x", Ref{}, "docker://host/x"},
-		{"oci-archive:x.tar", Ref{Kind: KindOCIArchive, Rest: "x.tar"}, ""},
-		{"docker-archive:x.tar", Ref{Kind: KindDockerArchive, Rest: "x.tar"}, ""},
+		{"oci-archive://host/x", Ref{}, "docker://host/x"},
+		{"oci-archive:x.tar", Ref{Kind: KindOCIArchive, Layout: oci.LayoutRef{Path: dir + "/x.tar"}}, ""},
+		{"docker-archive:x.tar", Ref{Kind: KindDockerArchive, Layout: oci.LayoutRef{Path: dir + "/x.tar"}}, ""},
+		{"docker-archive:x.tar:a:1", Ref{Kind: KindDockerArchive, Layout: oci.LayoutRef{Path: dir + "/x.tar", Name: "registry-1.docker.io/library/a:1"}}, ""},
+		{"docker-archive:x.tar@" + digest, Ref{}, "no digest"},
+		{"docker.io/library/redis", Ref{}, "docker://redis"},
+		{"index.docker.io/a/b:1", Ref{}, "docker://a/b:1"},
+		{"quay.io/a/b:1@" + digest, Ref{}, "docker://quay.io/a/b:1@" + digest},
+		{"ghcr.io/a__b/c", Ref{}, "docker://ghcr.io/a__b/c"},
+		{"registry-1.docker.io/library/redis:7", Ref{Kind: KindName, Name: "registry-1.docker.io/library/redis", Labels: map[string]string{"version": "7"}}, ""},
 		{"http://a.com/x.aci", Ref{Kind: KindURL, URL: "http://a.com/x.aci"}, ""},
 		{"https://a.com/x?y#z", Ref{Kind: KindURL, URL: "https://a.com/x?y#z"}, ""},
 		{"https:///x", Ref{}, "no host"},
@@ -63,7 +90,7 @@ func TestParseRef(t *testing.T) {
 		{"a\nb", Ref{}, "bad image reference"},
 		{"cimd:appc:v=0:a.com/b?version=1&os=linux", Ref{Kind: KindName, Name: "a.com/b", Labels: map[string]string{"version": "1", "os": "linux"}}, ""},
 		{"cimd:aci-archive:v=0:https%3A%2F%2Fa.com%2Fx.aci", Ref{Kind: KindURL, URL: "https://a.com/x.aci"}, ""},
-		{"cimd:docker:v=0:redis", Ref{Kind: KindDocker, Rest: "redis"}, ""},
+		{"cimd:docker:v=0:redis", redis, ""},
 		{"cimd:x:v=0:y", Ref{}, "unknown type"},
 		{"cimd:appc:v=1:y", Ref{}, "v=0"},
 	} {
@@ -82,6 +109,17 @@ func TestParseRef(t *testing.T) {
 		if err != nil || again.String() != got.String() {
 			t.Errorf("ParseRef(%q).String() = %q, parsed again: %v, %v", c.in, got, again, err)
 		}
+	}
+}
+
+func TestNamesTellWhatTheyCouldBe(t *testing.T) {
+	ref, err := ParseRef("redis:7")
+	if err != nil || cmp.Diff([]string{"docker://redis:7"}, ref.Candidates()) != "" {
+		t.Errorf("candidates %v, %v", ref.Candidates(), err)
+	}
+	var candidates *CandidatesError
+	if _, err := ParseRef("localhost:5000/foo"); !errors.As(err, &candidates) || !strings.Contains(candidates.Hint(), "docker://localhost:5000/foo") {
+		t.Errorf("hint of %v", err)
 	}
 }
 
@@ -110,7 +148,8 @@ func TestPullPolicy(t *testing.T) {
 }
 
 func FuzzParseRef(f *testing.F) {
-	for _, s := range []string{"a.com/b:1,os=linux", "cimd:appc:v=0:a?b=c", "file:///x", "sha512-ab", "docker://x"} {
+	for _, s := range []string{"a.com/b:1,os=linux", "cimd:appc:v=0:a?b=c", "file:///x", "sha512-ab", "docker://x",
+		"docker:a.com:5000/b:c@" + oci.Digest(nil), "oci:/x:@1", "oci:/x@" + oci.Digest(nil), "docker-archive:/x:y:1", "oci-archive:x:y"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -119,7 +158,8 @@ func FuzzParseRef(f *testing.F) {
 			return
 		}
 		again, err := parseRef(ref.String(), func(string) bool { return false })
-		if err != nil || again.String() != ref.String() {
+		again.Text = ref.Text
+		if err != nil || cmp.Diff(ref, again) != "" {
 			t.Errorf("%q: %q does not parse to itself: %q, %v", s, ref, again, err)
 		}
 	})
