@@ -56,7 +56,8 @@ func parseLayoutRef(text string) (ref LayoutRef, name string, err error) {
 	if len(text) > maxRef || strings.ContainsFunc(text, control) {
 		return bad(errors.New("too long, or with control characters"))
 	}
-	path, selection, selected := text, "", false
+	var path, selection string
+	selected := false
 	if i := strings.LastIndexByte(text, '@'); i >= 0 && !strings.Contains(text[:i], ":") && strings.Contains(text[i:], ":") {
 		if _, err := ParseDigest(text[i+1:]); err != nil {
 			return bad(err)
