@@ -268,3 +268,14 @@ func DirEntryTypes(dir *os.File) (bool, error) {
 	}
 	return true, nil
 }
+
+// SetPipeSize asks for a larger pipe; it is no loss if the kernel refuses.
+func SetPipeSize(f *os.File, n int) {
+	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, n) // an ordinary user may be over a limit
+}
+
+// StartWriteback tells the kernel to begin writing a part of a file to the
+// disk, so that a later fsync has little left to do.
+func StartWriteback(f *os.File, off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE) // a hint
+}

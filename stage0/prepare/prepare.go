@@ -166,7 +166,7 @@ func (p *Preparer) copies(ctx context.Context, dir string, r Request) error {
 	if err != nil {
 		return err
 	}
-	if err := tree.Copy(ctx, t.Rootfs(), filepath.Join(dir, podfs.Stage1Rootfs)); err != nil {
+	if err := tree.Copy(ctx, t.Lowers(), filepath.Join(dir, podfs.Stage1Rootfs)); err != nil {
 		return fmt.Errorf("copying the stage1 image: %w", err)
 	}
 	for _, a := range r.Apps {
@@ -178,7 +178,7 @@ func (p *Preparer) copies(ctx context.Context, dir string, r Request) error {
 		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 			return err
 		}
-		if err := tree.Copy(ctx, t.Rootfs(), target); err != nil {
+		if err := tree.Copy(ctx, t.Lowers(), target); err != nil {
 			return fmt.Errorf("copying the image of app %q: %w", a.Name, err)
 		}
 		failpoint.Hit("prepare/copied")
@@ -260,7 +260,7 @@ func (p *Preparer) overlay(dir, id, app, target string) error {
 	if err != nil {
 		return err
 	}
-	o := tree.Overlay{Lower: []string{t.Rootfs()}, Upper: filepath.Join(dir, podfs.Upper(id, app)), Work: filepath.Join(dir, podfs.Work(id, app))}
+	o := tree.Overlay{Lower: t.Lowers(), Upper: filepath.Join(dir, podfs.Upper(id, app)), Work: filepath.Join(dir, podfs.Work(id, app))}
 	fresh := false
 	if _, err := os.Lstat(o.Upper); errors.Is(err, os.ErrNotExist) {
 		fresh = true
@@ -272,7 +272,7 @@ func (p *Preparer) overlay(dir, id, app, target string) error {
 	}
 	if fresh || app == "" {
 		// the root of the overlay has the mode and owner of the upper directory
-		st, err := sys.Lstatat(sys.CWD, t.Rootfs())
+		st, err := sys.Lstatat(sys.CWD, t.Lowers()[0])
 		if err != nil {
 			return err
 		}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
@@ -85,12 +84,8 @@ func encrypted(head []byte) bool {
 // Decompress detects a stream's format and yields its plain bytes. Trailing
 // garbage after the compressed data is an error.
 func Decompress(r io.Reader) (io.ReadCloser, Format, error) {
-	br := bufio.NewReaderSize(r, 128<<10)
-	head, err := br.Peek(512)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, "", err
-	}
-	format, err := Detect(head)
+	br := bufio.NewReaderSize(r, headSize)
+	format, err := peekFormat(br)
 	if err != nil {
 		return nil, "", err
 	}
@@ -101,12 +96,23 @@ func Decompress(r io.Reader) (io.ReadCloser, Format, error) {
 	return plain, format, nil
 }
 
+// headSize is how much of a stream can be looked at before it is read.
+const headSize = smallGzip
+
+func peekFormat(br *bufio.Reader) (Format, error) {
+	head, err := br.Peek(512)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return Detect(head)
+}
+
 // decompress is the one place that knows the decompressors; br's first bytes
 // can be peeked at.
 func decompress(br *bufio.Reader, format Format) (io.ReadCloser, error) {
 	switch format {
 	case Gzip:
-		return gzip.NewReader(br)
+		return gunzip(br)
 	case Bzip2:
 		return io.NopCloser(bzip2.NewReader(br)), nil
 	case XZ:

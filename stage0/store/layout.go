@@ -13,8 +13,9 @@ import (
 )
 
 // readLayout reads an ACI to the end of its tar, checks that it holds a
-// manifest and a rootfs and nothing else, and returns the manifest's bytes.
-func readLayout(r io.Reader, maxEntries int) ([]byte, error) {
+// manifest and a rootfs and nothing else, and returns the manifest's bytes. A
+// visitor, if any, sees what passed.
+func readLayout(r io.Reader, maxEntries int, v Visitor) ([]byte, error) {
 	var (
 		tr       = tar.NewReader(r)
 		manifest []byte
@@ -62,6 +63,9 @@ func readLayout(r io.Reader, maxEntries int) ([]byte, error) {
 			if len(manifest) > appc.MaxManifest {
 				return nil, fmt.Errorf("manifest is larger than %d bytes", appc.MaxManifest)
 			}
+			if v != nil {
+				v.Manifest(manifest)
+			}
 		case name == "rootfs":
 			if h.Typeflag != tar.TypeDir {
 				return nil, errors.New(`entry "rootfs" is not a directory`)
@@ -77,6 +81,12 @@ func readLayout(r io.Reader, maxEntries int) ([]byte, error) {
 			}
 			if !strings.HasPrefix(target, "rootfs/") {
 				return nil, fmt.Errorf("hard link %q leads to %q, outside rootfs", name, target)
+			}
+		}
+		if v != nil && name != "manifest" {
+			rel := strings.TrimPrefix(strings.TrimPrefix(name, "rootfs"), "/")
+			if err := v.Entry(rel, h, tr); err != nil {
+				return nil, fmt.Errorf("entry %q: %w", rel, err)
 			}
 		}
 	}

@@ -107,7 +107,7 @@ func (r *Record) admit(a Admission) bool {
 }
 
 func rank(kind string) int {
-	return slices.Index([]string{AdmittedUnsigned, AdmittedSystem, AdmittedSigned}, kind)
+	return slices.Index([]string{AdmittedUnsigned, AdmittedDigest, AdmittedSystem, AdmittedSigned}, kind)
 }
 
 // touchEvery is how exact the time of last use is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha512"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -73,16 +74,11 @@ func (s *Store) rebuild(ctx context.Context, key, path string, info fs.FileInfo)
 		return false, err
 	}
 	defer f.Close()
-	h := sha512.New()
-	in := io.TeeReader(&countingReader{ctx: ctx, r: f}, h)
-	manifest, err := readLayout(in, s.o.Limits.Entries)
-	if err == nil {
-		_, err = io.Copy(io.Discard, in)
-	}
+	u, err := s.reread(ctx, f)
 	if err != nil {
 		return false, err
 	}
-	id := appc.HashPrefix + hex.EncodeToString(h.Sum(nil))
+	manifest, id := u.manifest, u.id
 	if appc.Key(id) != key {
 		return false, errors.New("the blob's content does not match its name")
 	}
@@ -99,11 +95,69 @@ func (s *Store) rebuild(ctx context.Context, key, path string, info fs.FileInfo)
 	if err := s.index(m.Name.String(), key); err != nil {
 		return false, err
 	}
-	return true, s.putRecord(Record{
+	rec := Record{
 		Key: key, ID: id, Name: m.Name.String(), Labels: appc.Labels(m),
-		ImportTime: info.ModTime(), LastUsed: s.o.Now(), Size: info.Size(), Compressed: info.Size(),
+		ImportTime: info.ModTime(), LastUsed: s.o.Now(), Size: u.size, Compressed: info.Size(), Stored: info.Size(),
 		Admission: Admission{Kind: AdmittedUnsigned},
+	}
+	layered, err := appc.Layers(m)
+	if err != nil {
+		return false, err
+	}
+	if layered != nil {
+		rec.Documents = []string{layered.Manifest, layered.Config}
+		for _, r := range layered.Layers {
+			l, err := s.rebuildLayer(ctx, r)
+			if err != nil {
+				return false, err
+			}
+			rec.Layers = append(rec.Layers, l)
+			rec.Size += l.Plain
+			rec.Compressed += l.Size
+		}
+	}
+	return true, s.putRecord(rec)
+}
+
+// reread reads a stored image's own file to its end.
+func (s *Store) reread(ctx context.Context, f io.Reader) (u unpacked, err error) {
+	in := &countingReader{ctx: ctx, r: f}
+	plain, _, err := Decompress(in)
+	if err != nil {
+		return u, err
+	}
+	h := sha512.New()
+	err = through(ctx, plain, s.check(in), func(b []byte) error {
+		u.size += int64(len(b))
+		h.Write(b)
+		return nil
+	}, func(r io.Reader) (err error) {
+		u.manifest, err = readLayout(r, s.o.Limits.Entries, nil)
+		return err
 	})
+	u.id = appc.HashPrefix + hex.EncodeToString(h.Sum(nil))
+	return u, errors.Join(err, plain.Close())
+}
+
+// rebuildLayer makes a layer's record anew from its bytes, if it has none.
+func (s *Store) rebuildLayer(ctx context.Context, r appc.LayerRef) (Layer, error) {
+	if l, err := s.Layer(r.Digest); err == nil {
+		return l, nil
+	}
+	f, err := s.OpenLayer(r.Digest)
+	if err != nil {
+		return Layer{}, err
+	}
+	defer f.Close()
+	l, err := s.readLayer(ctx, f, Layer{Digest: r.Digest, DiffID: r.DiffID, Size: r.Size}, nil, f)
+	if err != nil {
+		return Layer{}, fmt.Errorf("layer %q: %w", r.Digest, err)
+	}
+	data, err := json.Marshal(l)
+	if err != nil {
+		return Layer{}, err
+	}
+	return l, atomicfile.WriteFile(s.layerPath(l.Digest), data, fileMode)
 }
 
 // Clean removes what crashes left behind: partial files that nobody holds
@@ -126,7 +180,8 @@ func (s *Store) Clean(ctx context.Context, age time.Duration) (int64, error) {
 		}
 		return err
 	}), s.cleanLocks(), s.cleanPartial(before))
-	return freed, errors.Join(errs...)
+	objects, err := s.cleanObjects(before)
+	return freed + objects, errors.Join(append(errs, err)...)
 }
 
 func (s *Store) cleanTemp(before time.Time) (int64, error) {
@@ -161,7 +216,7 @@ func (s *Store) cleanTemp(before time.Time) (int64, error) {
 // temporary files begin with a dot.
 func (s *Store) cleanPartial(before time.Time) error {
 	var errs []error
-	for _, sub := range []string{"records", "imageManifest", "tmp"} {
+	for _, sub := range []string{"records", "imageManifest", "objects", "tmp"} {
 		err := filepath.WalkDir(s.path(sub), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() || !strings.HasPrefix(d.Name(), ".") {
 				return err

@@ -26,6 +26,9 @@ const (
 	fileMode = 0o660
 )
 
+// readyFile proves that the directories of this version's layout exist.
+const readyFile = "ready-2"
+
 // Store is an image store; safe for concurrent use by processes and goroutines.
 type Store struct {
 	dir string
@@ -40,16 +43,16 @@ func Open(dir string, o Options) (*Store, error) {
 	o.Limits = o.Limits.withDefaults()
 	s := &Store{dir: dir, o: o}
 	// The last directory made proves the others: the usual case is one stat.
-	if _, err := os.Stat(s.path("ready")); err == nil {
+	if _, err := os.Stat(s.path(readyFile)); err == nil {
 		return s, nil
 	}
-	for _, sub := range []string{"blob/sha512", "imageManifest/sha512", "records/images", "records/remotes",
-		"records/names", "imagelocks", "tmp"} {
+	for _, sub := range []string{"blob/sha512", "imageManifest/sha512", "objects/sha256", "records/images", "records/remotes",
+		"records/names", "records/layers", "imagelocks", "layerlocks", "tmp"} {
 		if err := s.mkdir(sub); err != nil {
 			return nil, fmt.Errorf("opening image store %q: %w", dir, err)
 		}
 	}
-	if err := os.WriteFile(s.path("ready"), nil, fileMode); err != nil {
+	if err := os.WriteFile(s.path(readyFile), nil, fileMode); err != nil {
 		return nil, fmt.Errorf("opening image store %q: %w", dir, err)
 	}
 	return s, nil
@@ -157,29 +160,43 @@ func (s *Store) Manifest(key string) (*schema.ImageManifest, error) {
 	return m, nil
 }
 
+// blob is the plain tar out of a stored file that stays locked.
 type blob struct {
-	*os.File
-	lock *os.File
+	io.ReadCloser
+	file, lock *os.File
 }
 
-func (b *blob) Close() error { return errors.Join(b.File.Close(), b.lock.Close()) }
+func (b *blob) Close() error {
+	return errors.Join(b.ReadCloser.Close(), b.file.Close(), b.lock.Close())
+}
+
+func openBlob(path string, l *os.File) (io.ReadCloser, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	plain, _, err := Decompress(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), l.Close())
+	}
+	return &blob{plain, f, l}, nil
+}
 
 // ReadBlob opens an image's plain tar; the image stays locked (shared) until
-// the reader is closed.
+// the reader is closed. Whoever must rely on the content hashes it.
 func (s *Store) ReadBlob(key string) (io.ReadCloser, error) {
 	l, err := s.Lock(key, lock.Shared)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(s.blobPath(key))
+	b, err := openBlob(s.blobPath(key), l)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("image %q: %w", key, ErrNotFound)
+	}
 	if err != nil {
-		l.Close()
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("image %q: %w", key, ErrNotFound)
-		}
 		return nil, err
 	}
-	return &blob{f, l}, nil
+	return b, nil
 }
 
 // Remove removes an image: its record, its sources, manifest and blob. Trees
@@ -209,6 +226,7 @@ func (s *Store) Remove(key string) error {
 	if err := os.Remove(s.lockPath(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}
+	errs = append(errs, s.removeObjects(r.objects()))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("removing files of image %q: %w", key, err)
 	}

@@ -45,6 +45,7 @@ type Limits struct {
 // How an image was let into the store.
 const (
 	AdmittedUnsigned = "unsigned" // signature verification was switched off
+	AdmittedDigest   = "digest"   // the reference named the manifest's digest
 	AdmittedSigned   = "signed"   // signature by Fingerprint verified
 	AdmittedSystem   = "system"   // an installed stage1 image in a trusted place
 )
@@ -57,7 +58,9 @@ type Admission struct {
 }
 
 // Verified says whether the image passed a check when it came in.
-func (a Admission) Verified() bool { return a.Kind == AdmittedSigned || a.Kind == AdmittedSystem }
+func (a Admission) Verified() bool {
+	return a.Kind == AdmittedSigned || a.Kind == AdmittedSystem || a.Kind == AdmittedDigest
+}
 
 // Record is what the store knows about an image.
 type Record struct {
@@ -66,11 +69,14 @@ type Record struct {
 	Name       string            `json:"name"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	ImportTime time.Time         `json:"importTime"`
-	Size       int64             `json:"size"`               // plain tar
-	Compressed int64             `json:"compressed"`         // as it came
-	TreeSize   int64             `json:"treeSize,omitempty"` // its rendered trees
-	Latest     bool              `json:"latest,omitempty"`   // fetched without a version
-	Source     string            `json:"source,omitempty"`   // where it came from first
+	Size       int64             `json:"size"`                // plain tar, with its layers
+	Compressed int64             `json:"compressed"`          // as it came, with its layers
+	Stored     int64             `json:"stored"`              // the image's own file in the store
+	Layers     []Layer           `json:"layers,omitempty"`    // lowest first
+	Documents  []string          `json:"documents,omitempty"` // digests of the OCI manifest and configuration
+	TreeSize   int64             `json:"treeSize,omitempty"`  // its rendered trees
+	Latest     bool              `json:"latest,omitempty"`    // fetched without a version
+	Source     string            `json:"source,omitempty"`    // where it came from first
 	Admission  Admission         `json:"admission"`
 	// LastUsed is kept as the record file's modification time, so that using an
 	// image writes nothing else.
@@ -106,6 +112,11 @@ type ImportOptions struct {
 	// Admit is asked after the last byte was read and before anything becomes
 	// visible; its error aborts the import. Nil admits as unsigned.
 	Admit func(m *schema.ImageManifest, id string) (Admission, error)
-	// Compressed counts the bytes read from the reader, if not nil.
+	// Visit is shown the image while it is read; nil if nobody looks.
+	Visit Visitor
+	// Progress counts the bytes read from the reader, if not nil.
 	Progress func(n int64)
+	// layers are those of an image that ImportLayered makes.
+	layers    []Layer
+	documents []string
 }

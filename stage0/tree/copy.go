@@ -13,11 +13,11 @@ import (
 	"github.com/rkt-systemd/rkt/internal/sys"
 )
 
-// Copy copies a rendered root file system to dst, which is made when missing
-// and must be empty otherwise: for pods without overlay. Owners, modes, times,
+// Copy copies a rendered root file system, given as Tree.Lowers has it, to dst,
+// which is made when missing and must be empty otherwise. Owners, modes, times,
 // extended attributes, hard links and holes stay; blocks are shared where the
 // file system can.
-func Copy(ctx context.Context, src, dst string) error {
+func Copy(ctx context.Context, lowers []string, dst string) error {
 	if err := os.Mkdir(dst, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -27,7 +27,7 @@ func Copy(ctx context.Context, src, dst string) error {
 	}
 	defer x.close()
 	c := copier{x: x, first: map[inode]string{}}
-	err = walk(src, func(e entry) error {
+	err = walkMerged(lowers, func(e entry) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
@@ -37,7 +37,7 @@ func Copy(ctx context.Context, src, dst string) error {
 		err = x.finish()
 	}
 	if err != nil {
-		return fmt.Errorf("copying %q to %q: %w", src, dst, err)
+		return fmt.Errorf("copying a tree to %q: %w", dst, err)
 	}
 	return nil
 }
@@ -50,17 +50,11 @@ type copier struct {
 }
 
 func (c *copier) copy(e entry) error {
-	m := meta{mode: e.stat.Mode & 0o7777, uid: e.stat.UID, gid: e.stat.GID, atime: e.stat.Atime, mtime: e.stat.Mtime}
 	typ := e.stat.Type()
-	if typ == sys.S_IFDIR || typ == sys.S_IFREG {
-		var err error
-		if m.xattrs, err = xattrs(e); err != nil {
-			return err
-		}
-	}
 	if e.rel == "" {
+		m, err := entryMeta(e)
 		c.x.dirs[""] = m
-		return nil
+		return err
 	}
 	if typ != sys.S_IFDIR && e.stat.Nlink > 1 {
 		id := inode{e.stat.Dev, e.stat.Inode}
@@ -73,6 +67,16 @@ func (c *copier) copy(e entry) error {
 	if err != nil {
 		return err
 	}
+	return c.put(e, dir)
+}
+
+// put copies an entry into the open directory dir.
+func (c *copier) put(e entry, dir int) error {
+	m, err := entryMeta(e)
+	if err != nil {
+		return err
+	}
+	typ := e.stat.Type()
 	switch typ {
 	case sys.S_IFDIR:
 		return c.x.mkdir(dir, e.rel, e.name, m)
@@ -128,7 +132,7 @@ func xattrs(e entry) (map[string]string, error) {
 	}
 	out := map[string]string{}
 	for _, n := range names {
-		if n == "security.selinux" || strings.HasPrefix(n, "trusted.overlay.") {
+		if n == "security.selinux" || strings.HasPrefix(n, "trusted.overlay.") || strings.HasPrefix(n, "user.overlay.") {
 			continue
 		}
 		v, err := sys.Fgetxattr(fd, n)

@@ -102,34 +102,39 @@ func (x *extractor) image(ctx context.Context, r io.Reader, lists []*whitelist, 
 		return err
 	}
 	return eachEntry(ctx, r, manifest, func(rel string, h *tar.Header, body io.Reader) error {
-		if x.entries++; x.entries > x.limits.Entries {
-			return fmt.Errorf("more than %d entries", x.limits.Entries)
-		}
-		dir := h.Typeflag == tar.TypeDir
-		if h.Typeflag == tar.TypeLink {
-			target, err := linkTarget(h)
-			if err != nil {
-				return err
-			}
-			if a, ok := alias[target]; ok {
-				if a == rel {
-					return nil // written when its original came
-				}
-				target = a
-			}
-			if !allows(lists, rel, false) {
-				return nil
-			}
-			return x.link(rel, target)
-		}
-		if !allows(lists, rel, dir) {
-			// A filtered file that a surviving hard link needs goes there.
-			if rel, dir = alias[rel], false; rel == "" {
-				return nil
-			}
-		}
-		return x.entry(rel, h, body)
+		return x.aci(rel, h, body, lists, alias)
 	})
+}
+
+// aci extracts one entry of an ACI.
+func (x *extractor) aci(rel string, h *tar.Header, body io.Reader, lists []*whitelist, alias map[string]string) error {
+	if x.entries++; x.entries > x.limits.Entries {
+		return fmt.Errorf("more than %d entries", x.limits.Entries)
+	}
+	dir := h.Typeflag == tar.TypeDir
+	if h.Typeflag == tar.TypeLink {
+		target, err := linkTarget(h)
+		if err != nil {
+			return err
+		}
+		if a, ok := alias[target]; ok {
+			if a == rel {
+				return nil // written when its original came
+			}
+			target = a
+		}
+		if !allows(lists, rel, false) {
+			return nil
+		}
+		return x.link(rel, target)
+	}
+	if !allows(lists, rel, dir) {
+		// A filtered file that a surviving hard link needs goes there.
+		if rel, dir = alias[rel], false; rel == "" {
+			return nil
+		}
+	}
+	return x.entry(rel, h, body)
 }
 
 // eachEntry calls f for every entry below rootfs and for rootfs itself (""),
@@ -229,7 +234,11 @@ func (x *extractor) entry(rel string, h *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	name := path.Base(rel)
+	return x.put(dir, rel, path.Base(rel), h, m, body)
+}
+
+// put writes one entry, no hard link, named name in the open directory dir.
+func (x *extractor) put(dir int, rel, name string, h *tar.Header, m meta, body io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
 		return x.mkdir(dir, rel, name, m)

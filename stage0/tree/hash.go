@@ -161,7 +161,9 @@ func hashHead(e entry) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return !allowedXattr(n) })
+	names = slices.DeleteFunc(names, func(n string) bool {
+		return !allowedXattr(n) && n != opaqueXattr && n != opaqueUserXattr
+	})
 	slices.Sort(names)
 	b = binary.AppendUvarint(b, uint64(len(names)))
 	for _, n := range names {

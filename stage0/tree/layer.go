@@ -25,14 +25,7 @@ func (t *Trees) extract(ctx context.Context, x *extractor, l layer) ([]byte, err
 	defer b.Close()
 	alias := map[string]string{}
 	if len(l.lists) > 0 {
-		s, ok := b.(io.Seeker)
-		if !ok {
-			return nil, errors.New("the image cannot be read twice")
-		}
-		if alias, err = aliases(ctx, b, l.lists); err != nil {
-			return nil, err
-		}
-		if _, err := s.Seek(0, io.SeekStart); err != nil {
+		if alias, err = t.aliases(ctx, l); err != nil {
 			return nil, err
 		}
 	}
@@ -57,6 +50,16 @@ func (t *Trees) extract(ctx context.Context, x *extractor, l layer) ([]byte, err
 		return nil, errors.New("the stored manifest is not the image's own")
 	}
 	return x.manifest, nil
+}
+
+// aliases reads a layer for its hard links alone.
+func (t *Trees) aliases(ctx context.Context, l layer) (map[string]string, error) {
+	b, err := t.store.ReadBlob(l.key)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return aliases(ctx, b, l.lists)
 }
 
 const (

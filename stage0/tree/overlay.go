@@ -55,8 +55,21 @@ func escape(p string) string {
 	return strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(p)
 }
 
-// Mount mounts the overlay on target.
+// Mount mounts the overlay on target. Several lower directories are given by
+// descriptor: the paths of many layers would not fit into what mount(2) takes.
 func (o Overlay) Mount(target string) error {
+	if len(o.Lower) > 1 {
+		lower := make([]string, 0, len(o.Lower))
+		for _, l := range o.Lower {
+			fd, err := sys.Openat(sys.CWD, l, sys.O_PATH|sys.O_DIRECTORY|sys.O_NOFOLLOW, 0)
+			if err != nil {
+				return fmt.Errorf("mounting overlay on %q: %w", target, err)
+			}
+			defer sys.Close(fd)
+			lower = append(lower, sys.ProcPath(fd))
+		}
+		o.Lower = lower
+	}
 	opts, err := o.Options()
 	if err == nil {
 		err = sys.Mount("overlay", target, "overlay", 0, opts)

@@ -28,6 +28,8 @@ type layer struct {
 	// lists are the path white lists of the image and of all those above it
 	// that have one; a file must be on each.
 	lists []*whitelist
+	// layered is set for an image made of layers.
+	layered *appc.Layered
 }
 
 // plan flattens an image's dependencies: the tree's id and the layers, lowest
@@ -36,6 +38,15 @@ func (t *Trees) plan(key string) (id string, layers []layer, err error) {
 	p := planner{store: t.store}
 	if err := p.visit(key, nil, nil); err != nil {
 		return "", nil, err
+	}
+	for _, l := range p.layers {
+		if l.key != key && l.layered != nil {
+			return "", nil, fmt.Errorf("dependency %q is an image made of layers, which nothing can depend on: "+
+				"write it as one archive (rkt image export --format=aci) and import that", l.key)
+		}
+	}
+	if top := p.layers[len(p.layers)-1]; top.layered != nil && len(p.layers) > 1 {
+		return "", nil, errors.New("an image made of layers has no dependencies")
 	}
 	keys := make([]string, 0, len(p.layers))
 	for _, l := range slices.Backward(p.layers) {
@@ -79,7 +90,11 @@ func (p *planner) visit(key string, chain []string, lists []*whitelist) error {
 	if len(p.layers) >= maxLayers {
 		return fmt.Errorf("more than %d dependencies", maxLayers)
 	}
-	p.layers = append(p.layers, layer{key, lists})
+	layered, err := appc.Layers(m)
+	if err != nil {
+		return err
+	}
+	p.layers = append(p.layers, layer{key, lists, layered})
 	return nil
 }
 

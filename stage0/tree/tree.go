@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -32,9 +34,10 @@ const idPrefix = "deps-sha512-"
 const (
 	rootfsDir    = "rootfs"
 	manifestFile = "manifest"
-	hashFile     = "hash"
 	renderedFile = "rendered"
 	imageFile    = "image"
+	layersFile   = "layers" // ids of the layers, lowest first, where there is no rootfs
+	sizeFile     = "size"   // bytes of the rootfs, decimal
 )
 
 // Options of Trees; the zero value is the default.
@@ -56,6 +59,9 @@ type Tree struct {
 	ID  string // "deps-sha512-" and 64 hex digits
 	Key string // the image it was rendered for
 	dir string
+	// layers are the directories of the layers, top first; nil if the tree has a
+	// root file system of its own.
+	layers []string
 }
 
 // Open opens the trees of a store.
@@ -67,8 +73,17 @@ func Open(s *store.Store, o Options) (*Trees, error) {
 // Path is the tree's directory.
 func (t *Tree) Path() string { return t.dir }
 
-// Rootfs is the rendered root file system; nobody writes there.
+// Rootfs is the rendered root file system of an image that is not made of
+// layers; nobody writes there.
 func (t *Tree) Rootfs() string { return filepath.Join(t.dir, rootfsDir) }
+
+// Lowers are the directories that make up the root file system, top first.
+func (t *Tree) Lowers() []string {
+	if t.layers != nil {
+		return slices.Clone(t.layers)
+	}
+	return []string{t.Rootfs()}
+}
 
 // ManifestPath is the image manifest of the tree's image.
 func (t *Tree) ManifestPath() string { return filepath.Join(t.dir, manifestFile) }
@@ -97,11 +112,6 @@ func CheckID(id string) error {
 }
 
 func (t *Trees) tree(id string) *Tree { return &Tree{ID: id, dir: filepath.Join(t.dir, id)} }
-
-func (t *Trees) rendered(id string) bool {
-	_, err := os.Stat(filepath.Join(t.dir, id, renderedFile))
-	return err == nil
-}
 
 func (t *Trees) lock(id string, m lock.Mode) (*os.File, error) {
 	dir := filepath.Join(t.store.Dir(), "treestorelocks")
@@ -137,7 +147,7 @@ func (t *Trees) Get(id string) (*Tree, error) {
 		return nil, err
 	}
 	tree.Key = strings.TrimSpace(string(key))
-	return tree, nil
+	return tree, t.readLayers(tree)
 }
 
 // List is every rendered tree, by id.
@@ -148,6 +158,9 @@ func (t *Trees) List() ([]*Tree, error) {
 	}
 	var trees []*Tree
 	for _, id := range ids {
+		if isLayerID(id) {
+			continue
+		}
 		tree, err := t.Get(id)
 		if errors.Is(err, ErrNotRendered) {
 			continue
@@ -170,7 +183,7 @@ func (t *Trees) ids() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if CheckID(e.Name()) == nil {
+		if CheckID(e.Name()) == nil || isLayerID(e.Name()) {
 			ids = append(ids, e.Name())
 		}
 	}
@@ -189,7 +202,7 @@ func (t *Trees) Find(key string) (*Tree, error) {
 	}
 	tree := t.tree(id)
 	tree.Key = key
-	return tree, nil
+	return tree, t.readLayers(tree)
 }
 
 // Render renders an image with its dependencies, unless that is done already.
@@ -200,16 +213,26 @@ func (t *Trees) Render(ctx context.Context, key string) (*Tree, error) {
 	}
 	tree := t.tree(id)
 	tree.Key = key
-	if t.rendered(id) {
-		return tree, nil
+	if !t.rendered(id) {
+		if err := t.render(ctx, tree, layers); err != nil {
+			return nil, fmt.Errorf("rendering image %q: %w", key, err)
+		}
 	}
-	if err := t.render(ctx, tree, layers); err != nil {
-		return nil, fmt.Errorf("rendering image %q: %w", key, err)
-	}
-	return tree, nil
+	return tree, t.readLayers(tree)
 }
 
 func (t *Trees) render(ctx context.Context, tree *Tree, layers []layer) error {
+	// What is rendered is not collected before something refers to it.
+	hold, err := t.Hold()
+	if err != nil {
+		return err
+	}
+	defer hold.Close()
+	if layered := layers[len(layers)-1].layered; layered != nil {
+		if err := t.renderLayers(ctx, layered); err != nil {
+			return err
+		}
+	}
 	l, err := t.lock(tree.ID, lock.Exclusive)
 	if err != nil {
 		return err
@@ -232,31 +255,15 @@ func (t *Trees) render(ctx context.Context, tree *Tree, layers []layer) error {
 		return errors.Join(err, t.remove(tree))
 	}
 	failpoint.Hit("tree/extracted")
-	if err := t.finish(ctx, tree); err != nil {
-		return err
-	}
-	size, err := t.sizeOf(tree.Key)
-	if err != nil {
-		return err
-	}
-	return errors.Join(t.store.SetTreeSize(tree.Key, size), t.store.Touch(tree.Key))
+	return t.finish(tree)
 }
 
 // fill extracts the layers and writes the manifest beside the root file system.
 func (t *Trees) fill(ctx context.Context, tree *Tree, layers []layer) error {
-	if err := os.Mkdir(tree.Rootfs(), 0o755); err != nil {
-		return err
+	if layered := layers[len(layers)-1].layered; layered != nil {
+		return t.fillLayered(ctx, tree, layered)
 	}
-	// The tree's setgid group is for the files beside the rootfs.
-	if err := os.Chmod(tree.Rootfs(), 0o755); err != nil {
-		return err
-	}
-	if os.Geteuid() == 0 {
-		if err := os.Chown(tree.Rootfs(), 0, 0); err != nil {
-			return err
-		}
-	}
-	x, err := newExtractor(tree.Rootfs(), t.o.Limits, t.o.Warn)
+	x, err := t.newRootfs(tree.dir)
 	if err != nil {
 		return err
 	}
@@ -270,35 +277,52 @@ func (t *Trees) fill(ctx context.Context, tree *Tree, layers []layer) error {
 	if err := x.finish(); err != nil {
 		return err
 	}
+	if err := x.writeSize(tree.dir); err != nil {
+		return err
+	}
 	return atomicfile.WriteFileNoSync(tree.ManifestPath(), manifest, 0o644)
 }
 
-// finish makes a filled tree durable, then marks it rendered.
-func (t *Trees) finish(ctx context.Context, tree *Tree) error {
-	sum, err := hashTree(ctx, tree.Rootfs())
-	if err != nil {
+// newRootfs makes the root file system in a tree's directory.
+func (t *Trees) newRootfs(dir string) (*extractor, error) {
+	if err := makeRootfs(dir); err != nil {
+		return nil, err
+	}
+	return newExtractor(filepath.Join(dir, rootfsDir), t.o.Limits, t.o.Warn)
+}
+
+func makeRootfs(dir string) error {
+	rootfs := filepath.Join(dir, rootfsDir)
+	if err := os.Mkdir(rootfs, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(tree.dir, hashFile), []byte(sum+"\n"), 0o644); err != nil {
+	// The tree's setgid group is for the files beside the rootfs.
+	if err := os.Chmod(rootfs, 0o755); err != nil {
 		return err
 	}
+	if os.Geteuid() == 0 {
+		return os.Chown(rootfs, 0, 0)
+	}
+	return nil
+}
+
+// finish marks a filled tree rendered and notes its size.
+func (t *Trees) finish(tree *Tree) error {
 	if err := os.WriteFile(filepath.Join(tree.dir, imageFile), []byte(tree.Key), 0o644); err != nil {
 		return err
 	}
-	d, err := os.Open(tree.dir)
+	if err := t.mark(tree.dir); err != nil {
+		return err
+	}
+	return t.noteSize(tree.Key)
+}
+
+func (t *Trees) noteSize(key string) error {
+	size, err := t.sizeOf(key)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	if err := sys.Syncfs(d); err != nil {
-		return err
-	}
-	failpoint.Hit("tree/synced")
-	if err := os.WriteFile(filepath.Join(tree.dir, renderedFile), nil, 0o644); err != nil {
-		return err
-	}
-	failpoint.Hit("tree/rendered")
-	return d.Sync()
+	return errors.Join(t.store.SetTreeSize(key, size), t.store.Touch(key))
 }
 
 // Remove removes a tree, complete or not. The caller knows that no pod uses it.
@@ -306,6 +330,11 @@ func (t *Trees) Remove(ctx context.Context, id string) error {
 	if err := CheckID(id); err != nil {
 		return err
 	}
+	return t.removeID(ctx, id)
+}
+
+// removeID removes a tree or a layer.
+func (t *Trees) removeID(ctx context.Context, id string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -349,7 +378,7 @@ func (t *Trees) Clean(ctx context.Context) error {
 			errs = append(errs, t.clean(id))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, t.cleanStages())...)
 }
 
 func (t *Trees) clean(id string) error {
@@ -381,42 +410,6 @@ func (t *Trees) remove(tree *Tree) error {
 	return os.RemoveAll(tree.dir)
 }
 
-// Verify compares a tree with the hash taken when it was rendered: ErrChanged.
-func (t *Trees) Verify(ctx context.Context, tree *Tree) error {
-	l, err := t.lock(tree.ID, lock.Shared)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	if !t.rendered(tree.ID) {
-		return fmt.Errorf("tree %q: %w", tree.ID, ErrNotRendered)
-	}
-	want, err := os.ReadFile(filepath.Join(tree.dir, hashFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	got, err := hashTree(ctx, tree.Rootfs())
-	if err != nil {
-		return err
-	}
-	if got != strings.TrimSpace(string(want)) {
-		return fmt.Errorf("tree %q: %w", tree.ID, ErrChanged)
-	}
-	return nil
-}
-
-// Repair renders an image again, whatever its tree looks like.
-func (t *Trees) Repair(ctx context.Context, key string) (*Tree, error) {
-	id, _, err := t.plan(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.Remove(ctx, id); err != nil {
-		return nil, err
-	}
-	return t.Render(ctx, key)
-}
-
 // sizeOf is the size of all trees rendered for an image.
 func (t *Trees) sizeOf(key string) (int64, error) {
 	ids, err := t.ids()
@@ -425,9 +418,11 @@ func (t *Trees) sizeOf(key string) (int64, error) {
 	}
 	var sum int64
 	for _, id := range ids {
-		tree := t.tree(id)
-		image, err := os.ReadFile(filepath.Join(tree.dir, imageFile))
-		if err != nil || string(image) != key {
+		if isLayerID(id) {
+			continue
+		}
+		tree, err := t.Get(id)
+		if err != nil || tree.Key != key {
 			continue
 		}
 		n, err := tree.Size()
@@ -439,11 +434,37 @@ func (t *Trees) sizeOf(key string) (int64, error) {
 	return sum, nil
 }
 
-// Size is the bytes of the tree's files; hard links count once.
+// Size is the bytes of the tree's files; hard links count once. Layers count in
+// every tree that is made of them.
 func (t *Tree) Size() (int64, error) {
+	var sum int64
+	for _, rootfs := range t.Lowers() {
+		n, err := readSize(filepath.Dir(rootfs))
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// readSize reads the size noted in a tree's directory, counting if there is none.
+func readSize(dir string) (int64, error) {
+	data, err := os.ReadFile(filepath.Join(dir, sizeFile))
+	if err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); err == nil {
+			return n, nil
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	return countSize(filepath.Join(dir, rootfsDir))
+}
+
+func countSize(rootfs string) (int64, error) {
 	seen := map[inode]struct{}{}
 	var sum int64
-	err := walk(t.Rootfs(), func(e entry) error {
+	err := walk(rootfs, func(e entry) error {
 		if e.stat.Type() != sys.S_IFREG {
 			return nil
 		}

@@ -157,10 +157,10 @@ func TestRender(t *testing.T) {
 	check(tree.Rootfs())
 
 	again, err := trees.Render(t.Context(), key)
-	if err != nil || *again != *tree {
+	if err != nil || again.ID != tree.ID || again.Key != tree.Key {
 		t.Error(again, err)
 	}
-	if got, err := trees.Get(tree.ID); err != nil || *got != *tree {
+	if got, err := trees.Get(tree.ID); err != nil || got.ID != tree.ID || got.Key != tree.Key {
 		t.Error(got, err)
 	}
 	if r, _ := s.Record(key); r.TreeSize != 3 {
@@ -170,7 +170,7 @@ func TestRender(t *testing.T) {
 		t.Error(err)
 	}
 	copied := filepath.Join(t.TempDir(), "copy")
-	if err := Copy(t.Context(), tree.Rootfs(), copied); err != nil {
+	if err := Copy(t.Context(), tree.Lowers(), copied); err != nil {
 		t.Fatal(err)
 	}
 	check(copied)
@@ -440,7 +440,7 @@ func TestSparse(t *testing.T) {
 		t.Error("content differs", err)
 	}
 	copied := filepath.Join(t.TempDir(), "c")
-	if err := Copy(t.Context(), dst, copied); err != nil {
+	if err := Copy(t.Context(), []string{dst}, copied); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := sys.Lstatat(sys.CWD, filepath.Join(copied, "s")); err != nil || st.Size != size || st.Blocks*512 > 1<<20 {
