@@ -3,18 +3,14 @@ package image
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/lock"
 	"github.com/rkt-systemd/rkt/stage0/store"
@@ -27,6 +23,27 @@ const defaultMaxSize = 16 << 30
 type validators struct {
 	ETag         string `json:"etag,omitempty"`
 	LastModified string `json:"lastModified,omitempty"`
+	Size         int64  `json:"size,omitempty"` // of the whole file; 0 if unknown
+}
+
+// validatorsOf reads an answer. A date of change proves something only if the
+// answer was made later: within one second a file can change twice.
+func validatorsOf(h http.Header) validators {
+	v := validators{ETag: h.Get("ETag")}
+	changed, err := http.ParseTime(h.Get("Last-Modified"))
+	date, err2 := http.ParseTime(h.Get("Date"))
+	if err == nil && err2 == nil && date.Sub(changed) >= time.Second {
+		v.LastModified = h.Get("Last-Modified")
+	}
+	return v
+}
+
+// contradicts says whether an answer is about another file.
+func (v validators) contradicts(h http.Header, size int64) bool {
+	etag, changed := h.Get("ETag"), h.Get("Last-Modified")
+	return v.ETag != "" && etag != "" && etag != v.ETag ||
+		v.LastModified != "" && changed != "" && changed != v.LastModified ||
+		v.Size > 0 && size >= 0 && size != v.Size
 }
 
 // ifRange is the validator a range request may rely on, or "".
@@ -46,13 +63,15 @@ func (f *Fetcher) fetchURL(ctx context.Context, ref Ref, o FetchOptions) (Image,
 		return Image{}, &NotStoredError{ref.Text, "the pull policy is never"}
 	}
 	// One process downloads, the others wait and then find the image stored.
-	tmp, waited, err := f.lockTemp(ref.URL)
+	tmp, waited, err := f.lockTemp(ref.URL, "downloading")
 	if err != nil {
 		return Image{}, err
 	}
 	defer tmp.Close()
 	if waited {
-		if img, ok, err := f.cached(ref, FetchOptions{policy: PullNew}); ok || err != nil {
+		again := o
+		again.policy = PullNew
+		if img, ok, err := f.cached(ref, again); ok || err != nil {
 			return img, err
 		}
 	}
@@ -72,11 +91,24 @@ func (f *Fetcher) cached(ref Ref, o FetchOptions) (Image, bool, error) {
 	if o.policy == PullUpdate && (remote.MaxAge <= 0 || f.now().Sub(remote.Downloaded) >= time.Duration(remote.MaxAge)*time.Second) {
 		return Image{}, false, nil
 	}
-	img, err := f.image(r)
+	img, err := f.reuse(ref, o, r)
 	if errors.Is(err, store.ErrNotFound) {
 		return Image{}, false, nil
 	}
 	return img, err == nil, err
+}
+
+// reuse takes a stored image for the one a URL leads to. What another name's
+// page led to before is checked against this one.
+func (f *Fetcher) reuse(ref Ref, o FetchOptions, r store.Record) (Image, error) {
+	img, err := f.image(r)
+	if err == nil {
+		err = errors.Join(checkIdentity(ref, img.Manifest), o.checkPin(img.ID))
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	return img, nil
 }
 
 func (f *Fetcher) stored(source string) (store.Remote, store.Record, error) {
@@ -89,13 +121,13 @@ func (f *Fetcher) stored(source string) (store.Remote, store.Record, error) {
 }
 
 // lockTemp opens and locks the partial file of a source.
-func (f *Fetcher) lockTemp(source string) (*os.File, bool, error) {
+func (f *Fetcher) lockTemp(source, doing string) (*os.File, bool, error) {
 	path := f.Store.TempFor(source)
 	tmp, err := lock.TryPath(path, lock.Exclusive)
 	if !errors.Is(err, lock.ErrLocked) {
 		return tmp, false, err
 	}
-	f.log().Infof("another process is downloading %q, waiting for it", source)
+	f.log().Infof("another process is %s %q, waiting for it", doing, source)
 	tmp, err = lock.Path(path, lock.Exclusive)
 	return tmp, true, err
 }
@@ -103,13 +135,13 @@ func (f *Fetcher) lockTemp(source string) (*os.File, bool, error) {
 // download brings the file, checks its signature and stores it. The partial
 // file stays after an error of the network, so that the next try goes on.
 func (f *Fetcher) download(ctx context.Context, ref Ref, o FetchOptions, tmp *os.File) (Image, error) {
-	client := f.client()
+	client := f.client(o.found)
 	defer client.CloseIdleConnections()
 	sig, sigAt, err := f.earlySignature(ctx, client, ref, o)
 	if err != nil {
 		return Image{}, err
 	}
-	remote, err := f.body(ctx, client, ref, tmp)
+	remote, err := f.body(ctx, client, ref, o, tmp)
 	if err != nil {
 		return Image{}, err
 	}
@@ -121,7 +153,8 @@ func (f *Fetcher) download(ctx context.Context, ref Ref, o FetchOptions, tmp *os
 		if err != nil {
 			return Image{}, err
 		}
-		return f.image(r)
+		dropLock(tmp) // nothing is in it
+		return f.reuse(ref, o, r)
 	}
 	img, err := f.storeDownload(ctx, client, ref, o, tmp, sig, sigAt)
 	if err != nil && ctx.Err() != nil {
@@ -133,6 +166,13 @@ func (f *Fetcher) download(ctx context.Context, ref Ref, o FetchOptions, tmp *os
 	}
 	remote.Source, remote.SigSource, remote.Key = ref.URL, sigAt, img.Key
 	return img, errors.Join(dropErr, f.Store.PutRemote(remote))
+}
+
+// dropLock ends a lock whose file holds nothing. A file left behind is cleaned
+// up like any other.
+func dropLock(l *os.File) {
+	_ = os.Remove(l.Name())
+	l.Close()
 }
 
 func dropTemp(tmp *os.File) error {
@@ -165,8 +205,10 @@ func (f *Fetcher) earlySignature(ctx context.Context, c *http.Client, ref Ref, o
 		}
 		return sig, "", f.someoneKnown(ref, sig)
 	}
-	if at, err = sigURL(ref.URL); err != nil {
-		return nil, "", err
+	if at = o.sigURL; at == "" {
+		if at, err = sigURL(ref.URL); err != nil {
+			return nil, "", err
+		}
 	}
 	sig, later, err := f.fetchSignature(ctx, c, at)
 	if err != nil {
@@ -218,176 +260,10 @@ func (f *Fetcher) storeDownload(ctx context.Context, c *http.Client, ref Ref, o 
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return Image{}, err
 	}
-	r, err := f.Store.Import(ctx, ch.tee(tmp), store.ImportOptions{Source: ref.URL, Admit: f.admit(ref, ch, kind)})
+	r, err := f.Store.Import(ctx, ch.tee(tmp), store.ImportOptions{Source: ref.URL, Latest: o.latest, Admit: o.pinned(f.admit(ref, ch, kind))})
 	if err != nil {
 		return Image{}, err
 	}
 	failpoint.Hit("image/imported")
 	return f.image(r)
-}
-
-// body brings the whole file into tmp, going on where an earlier try ended if
-// the server proves that it is the same file. A result with a key means that
-// the stored image is up to date.
-func (f *Fetcher) body(ctx context.Context, c *http.Client, ref Ref, tmp *os.File) (store.Remote, error) {
-	for restarted := false; ; restarted = true {
-		remote, again, err := f.tryBody(ctx, c, ref, tmp)
-		if !again || restarted {
-			return remote, err
-		}
-		f.log().Infof("starting the download of %q over", ref.URL)
-		if err := truncate(tmp); err != nil {
-			return store.Remote{}, err
-		}
-	}
-}
-
-func (f *Fetcher) tryBody(ctx context.Context, c *http.Client, ref Ref, tmp *os.File) (remote store.Remote, again bool, err error) {
-	header := http.Header{}
-	known, r, err := f.stored(ref.URL)
-	if err == nil && f.acceptable(r) {
-		if _, err := f.Store.ManifestBytes(r.Key); err == nil {
-			setIf(header, "If-None-Match", known.ETag)
-			setIf(header, "If-Modified-Since", known.LastModified)
-		}
-	}
-	partial, err := tmp.Seek(0, io.SeekEnd)
-	if err != nil {
-		return remote, false, err
-	}
-	old := readValidators(tmp)
-	if partial > 0 && old.ifRange() == "" {
-		partial = 0
-	}
-	if partial > 0 {
-		header = http.Header{}
-		header.Set("Range", fmt.Sprintf("bytes=%d-", partial))
-		header.Set("If-Range", old.ifRange())
-	}
-	resp, err := f.get(ctx, c, ref.URL, header)
-	if err != nil {
-		return remote, false, err
-	}
-	defer resp.Body.Close()
-	remote = store.Remote{
-		Source: ref.URL, ETag: resp.Header.Get("ETag"), LastModified: resp.Header.Get("Last-Modified"),
-		MaxAge: maxAge(resp.Header), Downloaded: f.now(),
-	}
-	total := int64(-1)
-	switch resp.StatusCode {
-	case http.StatusNotModified:
-		if len(header) == 0 || partial > 0 {
-			return remote, false, &StatusError{ref.URL, resp.StatusCode}
-		}
-		remote.Key, remote.SigSource = known.Key, known.SigSource
-		if remote.ETag == "" {
-			remote.ETag = known.ETag
-		}
-		if remote.LastModified == "" {
-			remote.LastModified = known.LastModified
-		}
-		return remote, false, nil
-	case http.StatusOK:
-		partial = 0
-		if err := truncate(tmp); err != nil {
-			return remote, false, err
-		}
-		total = resp.ContentLength
-	case http.StatusPartialContent:
-		start, all, err := contentRange(resp.Header.Get("Content-Range"))
-		if err != nil || start != partial || partial == 0 {
-			return remote, true, fmt.Errorf("requesting %q: the server sent another range than was asked for", ref.URL)
-		}
-		total = all
-	case http.StatusRequestedRangeNotSatisfiable:
-		return remote, partial > 0, &StatusError{ref.URL, resp.StatusCode}
-	default:
-		return remote, false, &StatusError{ref.URL, resp.StatusCode}
-	}
-	if err := writeValidators(tmp, validators{remote.ETag, remote.LastModified}); err != nil {
-		return remote, false, err
-	}
-	return remote, false, f.copyBody(resp.Body, tmp, ref.URL, partial, total)
-}
-
-func setIf(h http.Header, name, value string) {
-	if value != "" {
-		h.Set(name, value)
-	}
-}
-
-func (f *Fetcher) copyBody(body io.Reader, tmp *os.File, source string, start, total int64) (err error) {
-	limit := f.MaxSize
-	if limit == 0 {
-		limit = defaultMaxSize
-	}
-	if total > limit {
-		return fmt.Errorf("%q is larger than %d bytes", source, limit)
-	}
-	p := f.progress().Begin(source, total)
-	defer func() { p.Done(err) }()
-	skip(p, start)
-	n, err := io.Copy(io.MultiWriter(tmp, progressWriter{p}), io.LimitReader(body, limit-start+1))
-	switch {
-	case err != nil:
-		return fmt.Errorf("downloading %q: %w", source, err)
-	case start+n > limit:
-		return fmt.Errorf("%q is larger than %d bytes", source, limit)
-	case total >= 0 && start+n != total:
-		return fmt.Errorf("downloading %q: got %d bytes of %d", source, start+n, total)
-	}
-	failpoint.Hit("image/downloaded")
-	return nil
-}
-
-// contentRange parses "bytes START-END/TOTAL".
-func contentRange(s string) (start, total int64, err error) {
-	rest, ok := strings.CutPrefix(s, "bytes ")
-	span, all, ok2 := strings.Cut(rest, "/")
-	from, to, ok3 := strings.Cut(span, "-")
-	if !ok || !ok2 || !ok3 {
-		return 0, 0, fmt.Errorf("bad Content-Range %q", s)
-	}
-	start, err = strconv.ParseInt(from, 10, 64)
-	if err != nil {
-		return 0, 0, err
-	}
-	end, err := strconv.ParseInt(to, 10, 64)
-	if err != nil {
-		return 0, 0, err
-	}
-	if all == "*" {
-		return start, -1, nil
-	}
-	total, err = strconv.ParseInt(all, 10, 64)
-	if err == nil && (start < 0 || end < start || total != end+1) {
-		err = fmt.Errorf("bad Content-Range %q", s)
-	}
-	return start, total, err
-}
-
-func readValidators(tmp *os.File) validators {
-	var v validators
-	data, err := os.ReadFile(tmp.Name() + ".etag")
-	if err != nil || json.Unmarshal(data, &v) != nil {
-		return validators{}
-	}
-	return v
-}
-
-// writeValidators notes, before the body, what a later try can rely on.
-func writeValidators(tmp *os.File, v validators) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteFileNoSync(tmp.Name()+".etag", data, 0o660)
-}
-
-func truncate(file *os.File) error {
-	if err := file.Truncate(0); err != nil {
-		return err
-	}
-	_, err := file.Seek(0, io.SeekStart)
-	return err
 }

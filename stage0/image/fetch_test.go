@@ -1,8 +1,10 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/acitest"
 	"github.com/rkt-systemd/rkt/internal/buildinfo"
 	"github.com/rkt-systemd/rkt/stage0/config"
+	"github.com/rkt-systemd/rkt/stage0/discovery"
 	"github.com/rkt-systemd/rkt/stage0/keystore"
 	"github.com/rkt-systemd/rkt/stage0/store"
 )
@@ -34,7 +37,19 @@ func newEnv(t *testing.T) *env {
 		t.Fatal(err)
 	}
 	keys := keystore.New("", t.TempDir())
-	return &env{&Fetcher{Store: s, Keys: keys}, keys, acitest.NewKey(t, "signer"), t.TempDir()}
+	f := &Fetcher{Store: s, Keys: keys, Transport: loopbackOnly, pause: func(context.Context, time.Duration) error { return nil }}
+	return &env{f, keys, acitest.NewKey(t, "signer"), t.TempDir()}
+}
+
+// loopbackOnly keeps tests off the network.
+func loopbackOnly(tr *http.Transport) {
+	tr.Proxy = nil
+	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if host, _, _ := net.SplitHostPort(addr); !discovery.LocalHost(host) {
+			return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
 }
 
 func (e *env) trust(t *testing.T, prefix string) {
@@ -321,6 +336,7 @@ func TestResume(t *testing.T) {
 		s := newServer(t, false)
 		e.image(t, s, "1")
 		s.cut = len(s.data) / 2
+		e.f.pause = func(context.Context, time.Duration) error { return errors.New("killed") }
 		if _, err := e.fetch(t, s.URL+"/x.aci", FetchOptions{}); err == nil {
 			t.Fatal("a broken transfer succeeds")
 		}

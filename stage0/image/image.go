@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"net/http"
 	"strings"
 	"time"
 
@@ -96,8 +96,16 @@ type Fetcher struct {
 	Log                logrus.FieldLogger // discarded if nil
 	MaxSize            int64              // bytes of a download; 0 means 16 GiB
 	Timeouts           Timeouts
+	// Ask lets the user decide about keys that were discovered; nil when nobody
+	// can be asked.
+	Ask func(ctx context.Context, q KeyQuestion) (bool, error)
+	// Transport, if not nil, changes what requests are made with.
+	Transport func(*http.Transport)
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
+
+	// pause waits between tries; a timer if nil.
+	pause func(ctx context.Context, d time.Duration) error
 }
 
 // FetchOptions belong to one image.
@@ -106,6 +114,12 @@ type FetchOptions struct {
 	policy    PullPolicy
 	// trusted is set for stage1 images in places only root can write to.
 	trusted bool
+	// What follows is set for images found by discovery.
+	sigURL  string
+	latest  bool   // no version was asked for
+	found   string // the name whose page led here: the page must not lead to local hosts
+	pinID   string // the image's whole ID, or at least KeyDigits of it
+	maxSize int64  // bytes of the download, if not 0
 }
 
 func (f *Fetcher) now() time.Time {
@@ -144,6 +158,11 @@ func (f *Fetcher) Fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, er
 	if err != nil {
 		return Image{}, fmt.Errorf("fetching image %q: %w", ref.Text, err)
 	}
+	if ref.Kind != KindHash { // a hash never causes a request
+		if err := f.fetchDependencies(ctx, img, o.policy); err != nil {
+			return Image{}, fmt.Errorf("fetching the dependencies of image %q: %w", ref.Text, err)
+		}
+	}
 	// The time of last use keeps the image from being collected; losing it is
 	// no reason to fail.
 	if err := f.Store.Touch(img.Key); err != nil {
@@ -161,7 +180,7 @@ func (f *Fetcher) fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, er
 		}
 		return f.image(r)
 	case KindName:
-		return f.fetchName(ref, o)
+		return f.fetchName(ctx, ref, o)
 	case KindPath:
 		return f.fetchPath(ctx, ref, o)
 	case KindURL:
@@ -170,33 +189,6 @@ func (f *Fetcher) fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, er
 		return f.fetchOCI(ctx, ref, o)
 	}
 	return Image{}, &UnsupportedError{Kind: ref.Kind, Ref: ref.Text}
-}
-
-// fetchName finds a name in the store; meta discovery comes later.
-func (f *Fetcher) fetchName(ref Ref, o FetchOptions) (Image, error) {
-	os, arch := appc.HostOSArch()
-	labels := map[string]string{"os": os, "arch": arch}
-	maps.Copy(labels, ref.Labels)
-	if err := appc.CheckOSArch(labels["os"], labels["arch"]); err != nil {
-		return Image{}, err
-	}
-	r, err := f.Store.FindFunc(ref.Name, labels, f.acceptable)
-	if err == nil {
-		return f.image(r)
-	}
-	if !errors.Is(err, store.ErrNotFound) {
-		return Image{}, err
-	}
-	display := ref.display()
-	if _, err := f.Store.FindFunc(ref.Name, labels, nil); err == nil {
-		return Image{}, &SignatureError{Image: ref.Text, Name: ref.Name, Err: errors.New(
-			"the stored image was admitted without verification; fetch it again with its signature, or name it by its ID")}
-	}
-	if o.policy == PullNever {
-		return Image{}, &NotStoredError{display, "the pull policy is never"}
-	}
-	return Image{}, &NotStoredError{display, "looking names up on the network (meta discovery) is not supported by this build yet; " +
-		"fetch the image by its URL or from a file first"}
 }
 
 // acceptable says whether a stored image may stand for one that would be
@@ -230,26 +222,6 @@ func (f *Fetcher) Lookup(ref Ref) (Image, error) {
 		return Image{}, err
 	}
 	return f.image(r)
-}
-
-// checkIdentity compares an image's manifest with the name and labels asked for.
-func checkIdentity(ref Ref, m *schema.ImageManifest) error {
-	if ref.Kind != KindName {
-		return nil
-	}
-	if m.Name.String() != ref.Name {
-		return fmt.Errorf("the image is named %q, not %q", m.Name, ref.Name)
-	}
-	for k, want := range ref.Labels {
-		have, ok := m.Labels.Get(k)
-		if !ok {
-			return fmt.Errorf("the image has no label %q (want %q)", k, want)
-		}
-		if have != want {
-			return fmt.Errorf("the image's label %q is %q, not %q", k, have, want)
-		}
-	}
-	return nil
 }
 
 // sigPath is where the signature of an image at path is: the suffix .aci, if

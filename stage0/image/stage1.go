@@ -27,6 +27,11 @@ func (f *Fetcher) FindStage1(ctx context.Context, o Stage1Options) (Image, error
 	if err != nil {
 		return Image{}, fmt.Errorf("finding the stage1 image: %w", err)
 	}
+	if o.Hash == "" {
+		if err := f.fetchDependencies(ctx, img, PullNew); err != nil {
+			return Image{}, fmt.Errorf("fetching the dependencies of the stage1 image: %w", err)
+		}
+	}
 	if err := f.Store.Touch(img.Key); err != nil {
 		f.log().WithError(err).Debug("noting the use of an image, ignoring")
 	}
@@ -168,7 +173,7 @@ func (f *Fetcher) stage1File(ctx context.Context, path string) (Image, error) {
 	real, err := trustedFile(ref.Path)
 	if err != nil {
 		f.log().WithError(err).Debug("the stage1 image is in no trusted place; its signature is checked")
-		return f.fetchFile(ctx, ref, FetchOptions{})
+		return f.fetchPath(ctx, ref, FetchOptions{policy: PullNew})
 	}
 	return f.importTrusted(ctx, ref, real)
 }
@@ -177,6 +182,17 @@ func (f *Fetcher) stage1File(ctx context.Context, path string) (Image, error) {
 // read by the name that was found trustworthy: a link on the way to it may
 // lead elsewhere by now.
 func (f *Fetcher) importTrusted(ctx context.Context, ref Ref, real string) (Image, error) {
+	// One process reads the file, the others wait and then find the image stored.
+	l, waited, err := f.lockTemp("file:"+ref.Path, "importing")
+	if err != nil {
+		return Image{}, err
+	}
+	defer dropLock(l)
+	if waited {
+		if img, ok := f.unchanged(ref.Path); ok {
+			return img, nil
+		}
+	}
 	// The identity is taken before reading: a change in between is noticed.
 	id, err := fileID(real)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/appc/spec/schema"
 
+	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/stage0/keystore"
 	"github.com/rkt-systemd/rkt/stage0/store"
 )
@@ -54,6 +55,7 @@ func (f *Fetcher) admit(ref Ref, c *check, kind string) func(*schema.ImageManife
 		if err := checkIdentity(ref, m); err != nil {
 			return store.Admission{}, err
 		}
+		failpoint.Hit("image/admitting")
 		if c == nil {
 			return store.Admission{Kind: kind}, nil
 		}
@@ -73,7 +75,19 @@ func (f *Fetcher) admit(ref Ref, c *check, kind string) func(*schema.ImageManife
 // the very one imported before, by its inode and times, is not read again
 // under the policy new: a pod may start from a path many times a day.
 func (f *Fetcher) fetchPath(ctx context.Context, ref Ref, o FetchOptions) (Image, error) {
-	if o.policy == PullNew && o.Signature == "" {
+	reuse := o.policy == PullNew && o.Signature == ""
+	if reuse {
+		if img, ok := f.unchanged(ref.Path); ok {
+			return img, nil
+		}
+	}
+	// One process reads the file, the others wait and then find the image stored.
+	l, waited, err := f.lockTemp("file:"+ref.Path, "importing")
+	if err != nil {
+		return Image{}, err
+	}
+	defer dropLock(l)
+	if waited && reuse {
 		if img, ok := f.unchanged(ref.Path); ok {
 			return img, nil
 		}
