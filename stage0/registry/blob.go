@@ -120,7 +120,7 @@ func (b *blobReader) failed(cause error) error {
 
 func (b *blobReader) connect(p blobPlace) (body io.ReadCloser, known bool, err error) {
 	c := b.repo.client
-	r := request{method: http.MethodGet, path: "blobs/" + b.d.Digest, offset: b.pos}
+	r := request{method: http.MethodGet, path: "blobs/" + b.d.Digest, offset: b.pos, size: b.d.Size}
 	var resp *http.Response
 	if p.url == "" {
 		resp, err = c.send(b.ctx, p.endpoint, r)

@@ -29,7 +29,8 @@ type request struct {
 	path   string // below /v2/REPOSITORY/
 	query  string
 	accept []string
-	offset int64 // of a blob
+	offset int64 // of a blob of size bytes
+	size   int64
 }
 
 // send makes a request and follows it through challenges and redirects. The
@@ -140,7 +141,8 @@ func (c *Client) follow(ctx context.Context, e *endpoint, u *url.URL, r request,
 			req.Header.Set("Accept", strings.Join(r.accept, ", ")) // one line: some read only the first
 		}
 		if r.offset > 0 {
-			req.Header.Set("Range", "bytes="+strconv.FormatInt(r.offset, 10)+"-")
+			// With an end: not all know what a range without one means.
+			req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.offset, r.size-1))
 		}
 		if auth != "" {
 			req.Header.Set("Authorization", auth)
