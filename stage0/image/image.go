@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/appc/spec/schema"
@@ -15,7 +16,10 @@ import (
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/stage0/config"
 	"github.com/rkt-systemd/rkt/stage0/keystore"
+	"github.com/rkt-systemd/rkt/stage0/oci"
+	"github.com/rkt-systemd/rkt/stage0/registry"
 	"github.com/rkt-systemd/rkt/stage0/store"
+	"github.com/rkt-systemd/rkt/stage0/tree"
 )
 
 // PullPolicy says when a source is contacted.
@@ -101,8 +105,15 @@ type Fetcher struct {
 	Ask func(ctx context.Context, q KeyQuestion) (bool, error)
 	// Transport, if not nil, changes what requests are made with.
 	Transport func(*http.Transport)
+	// Trees, if not nil, unpack images while they are read.
+	Trees *tree.Trees
+	// Platform picks an image of several; this machine's if zero.
+	Platform oci.Platform
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
+
+	once       sync.Once
+	registries *registry.Client
 
 	// pause waits between tries; a timer if nil.
 	pause func(ctx context.Context, d time.Duration) error

@@ -142,7 +142,7 @@ func (s *Store) commit(tmp *os.File, manifest []byte, rec Record) (Record, error
 		return rec, err
 	}
 	defer l.Close()
-	if old, err := s.readRecord(rec.Key); err == nil && s.complete(old) {
+	if old, err := s.readRecord(rec.Key); err == nil && s.Complete(old) {
 		if old.ID != rec.ID {
 			return rec, fmt.Errorf("the store holds a different image with the same first %d digits", appc.KeyDigits)
 		}
@@ -197,8 +197,8 @@ func (r Record) stored() int64 {
 	return r.Stored
 }
 
-// complete says whether the files of a recorded image are there.
-func (s *Store) complete(r Record) bool {
+// Complete says whether the files of a recorded image are there.
+func (s *Store) Complete(r Record) bool {
 	st, err := os.Stat(s.blobPath(r.Key))
 	if err != nil || st.Size() != r.stored() {
 		return false

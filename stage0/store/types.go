@@ -94,6 +94,9 @@ type Remote struct {
 	MaxAge       int64     `json:"maxAge,omitempty"` // seconds
 	Downloaded   time.Time `json:"downloaded"`
 	File         *FileID   `json:"file,omitempty"`
+	// Admitted is how it was verified that the source means this image, where
+	// that is not a matter of the image alone (Admission.Kind).
+	Admitted string `json:"admitted,omitempty"`
 }
 
 // FileID tells whether a local file is still the one that was imported.

@@ -97,9 +97,7 @@ func (t *Trees) renderLayers(ctx context.Context, layered *appc.Layered) error {
 			continue
 		}
 		want := store.Layer{Digest: r.Digest, DiffID: r.DiffID, Size: r.Size}
-		if err = st.replay(ctx, want); err == nil {
-			err = st.Commit()
-		}
+		err = st.Replay(ctx, want)
 		if err := errors.Join(err, st.Close()); err != nil {
 			return err
 		}
@@ -186,6 +184,19 @@ func (st *LayerStage) replay(ctx context.Context, want store.Layer) error {
 	}
 	st.x.whiteouts, st.x.opaque = whiteouts, opaque
 	return st.t.store.ReplayLayer(ctx, want, st.Entry)
+}
+
+// Replay extracts a layer that is in the store, and makes its tree count. What
+// was extracted before is dropped.
+func (st *LayerStage) Replay(ctx context.Context, want store.Layer) error {
+	st.finished = false
+	if err := st.restart(); err != nil {
+		return err
+	}
+	if err := st.replay(ctx, want); err != nil {
+		return err
+	}
+	return st.Commit()
 }
 
 // finish writes what can be written only when all entries are there.
