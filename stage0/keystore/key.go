@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -19,10 +20,18 @@ type Key struct {
 	Prefix      string // image names it may sign; "" with Root
 	Root        bool
 	Masked      bool
-	Fingerprint string // of the primary key, lower-case hex
+	Type        string // OpenPGP or Sigstore; "" with Masked
+	Fingerprint string // of the primary key, or of a sigstore key, lower-case hex
 	Subkeys     []string
 	Identities  []string
+	Problem     string // why the key does not count: expired, revoked, weak
 }
+
+// Types of keys.
+const (
+	OpenPGP  = "openpgp"  // signs images and their files
+	Sigstore = "sigstore" // signs images of registries
+)
 
 // Signer is who made a good signature.
 type Signer struct {
@@ -30,8 +39,19 @@ type Signer struct {
 	Identities  []string
 }
 
-// ReadKeys parses an armoured key ring.
+// ReadKeys parses an armoured key ring, or sigstore public keys (PEM).
 func ReadKeys(data []byte) ([]Key, error) {
+	if isPEM(data) {
+		keys, err := parsePEM(data)
+		if err != nil {
+			return nil, err
+		}
+		var out []Key
+		for _, k := range keys {
+			out = append(out, k.describe())
+		}
+		return out, nil
+	}
 	entities, err := parse(data)
 	if err != nil {
 		return nil, err
@@ -72,11 +92,21 @@ func fingerprint(e *openpgp.Entity) string { return hex.EncodeToString(e.Primary
 func identities(e *openpgp.Entity) []string { return slices.Sorted(maps.Keys(e.Identities)) }
 
 func describe(e *openpgp.Entity) Key {
-	k := Key{Fingerprint: fingerprint(e), Identities: identities(e)}
+	k := Key{Type: OpenPGP, Fingerprint: fingerprint(e), Identities: identities(e)}
+	if err := entityProblem(e, time.Now()); err != nil {
+		k.Problem = err.Error()
+	}
 	for _, s := range e.Subkeys {
 		k.Subkeys = append(k.Subkeys, hex.EncodeToString(s.PublicKey.Fingerprint))
 	}
 	return k
+}
+
+// entityProblem says why a whole key does not count.
+func entityProblem(e *openpgp.Entity, now time.Time) (err error) {
+	defer guard(&err)
+	self, _ := e.PrimarySelfSignature()
+	return keyProblem(openpgp.Key{Entity: e, PublicKey: e.PrimaryKey, SelfSignature: self, Revocations: e.Revocations}, now)
 }
 
 // armoured is the public part of a key alone.
@@ -118,12 +148,19 @@ func FormatFingerprint(fpr string) string {
 // Describe is what is shown to somebody who decides whether to trust the key.
 func (k Key) Describe() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "GPG key fingerprint is: %s\n", FormatFingerprint(k.Fingerprint))
+	kind := "GPG"
+	if k.Type == Sigstore {
+		kind = "Sigstore"
+	}
+	fmt.Fprintf(&b, "%s key fingerprint is: %s\n", kind, FormatFingerprint(k.Fingerprint))
 	for _, s := range k.Subkeys {
 		fmt.Fprintf(&b, "    Subkey fingerprint: %s\n", FormatFingerprint(s))
 	}
 	for _, id := range k.Identities {
 		fmt.Fprintf(&b, "\t%s\n", printable(id))
+	}
+	if k.Problem != "" {
+		fmt.Fprintf(&b, "    Warning: %s\n", k.Problem)
 	}
 	return b.String()
 }

@@ -1,11 +1,14 @@
-// Package keystore keeps the OpenPGP keys that may sign images and verifies
-// detached signatures with them.
+// Package keystore keeps the keys that may sign images: OpenPGP keys, with which
+// it verifies detached signatures, and sigstore public keys (PEM), which it
+// hands out for images of registries.
 //
 // Keys live in LAYER/trustedkeys/root.d/FINGERPRINT (may sign anything) and
 // LAYER/trustedkeys/prefix.d/PREFIX/FINGERPRINT (may sign images named PREFIX
-// or below it, by whole components), where LAYER is the system's and the
-// administrator's configuration directory. An empty file masks the key of that
-// fingerprint read before it. Only the administrator's layer is ever written.
+// or below it, by whole components; HOST:PORT/REPOSITORY for registries), where
+// LAYER is the system's and the administrator's configuration directory. A
+// sigstore key's fingerprint is the SHA-256 of its DER form. An empty file masks
+// the key of that fingerprint read before it. Only the administrator's layer is
+// ever written.
 //
 // Exported:
 //
@@ -15,7 +18,10 @@
 //	(*Verification) Known(name), KnownAtAll() error; Finish(name) (*Signer, error); Abort()
 //	(*Store) HasPrefixKey(name) (bool, error)
 //	(*Store) Add(prefix string, key []byte) ([]Key, error)      prefix "" = root
+//	(*Store) Remove(prefix string, root bool, fingerprint string) ([]Removal, error)
+//	(*Store) PublicKeys(name string) ([]PublicKey, error)       sigstore keys
 //	(*Store) List() ([]Key, error); ReadKeys(data []byte) ([]Key, error)
+//	CheckPrefix(prefix string) error
 //	FormatFingerprint(hex string) string; (Key) Describe() string
 //
 // stage0/image and stage0/cli may import it.
@@ -27,9 +33,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,8 +41,6 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 
 	"github.com/rkt-systemd/rkt/internal/appc"
-	"github.com/rkt-systemd/rkt/internal/atomicfile"
-	"github.com/rkt-systemd/rkt/internal/failpoint"
 )
 
 const (
@@ -78,12 +80,27 @@ func prefixes(name string) []string {
 	return append(out, name)
 }
 
-// keyring is the set of keys that may sign images of a name.
+// keyring is the set of OpenPGP keys that may sign images of a name.
 func (s *Store) keyring(name string) (map[string]*openpgp.Entity, error) {
 	if err := appc.CheckName(name); err != nil {
 		return nil, err
 	}
+	found, err := s.trusted(name)
+	if err != nil {
+		return nil, err
+	}
 	set := map[string]*openpgp.Entity{}
+	for fpr, k := range found {
+		if k.pgp != nil {
+			set[fpr] = k.pgp
+		}
+	}
+	return set, nil
+}
+
+// trusted is the keys of all types that count for a name, by fingerprint.
+func (s *Store) trusted(name string) (map[string]fileKey, error) {
+	set := map[string]fileKey{}
 	for _, l := range s.layers {
 		if err := readDir(filepath.Join(l, "root.d"), set); err != nil {
 			return nil, err
@@ -103,13 +120,14 @@ func (s *Store) keyring(name string) (map[string]*openpgp.Entity, error) {
 func (s *Store) all() (map[string]*openpgp.Entity, error) {
 	set := map[string]*openpgp.Entity{}
 	err := s.walk(func(file string, _ Key) error {
-		e, err := readFile(file)
-		if err != nil || e == nil {
+		k, err := readFile(file)
+		if err != nil || k.pgp == nil {
 			return err
 		}
 		// A revocation in any copy of a key counts.
-		if old := set[fingerprint(e)]; old == nil || !old.Revoked(time.Now()) {
-			set[fingerprint(e)] = e
+		fpr := fingerprint(k.pgp)
+		if old := set[fpr]; old == nil || !old.Revoked(time.Now()) {
+			set[fpr] = k.pgp
 		}
 		return nil
 	})
@@ -117,20 +135,20 @@ func (s *Store) all() (map[string]*openpgp.Entity, error) {
 }
 
 // readDir adds the keys directly in dir to set and takes the masked ones out.
-func readDir(dir string, set map[string]*openpgp.Entity) error {
+func readDir(dir string, set map[string]fileKey) error {
 	files, err := keyFiles(dir)
 	if err != nil {
 		return err
 	}
 	for _, file := range files {
-		e, err := readFile(file)
+		k, err := readFile(file)
 		if err != nil {
 			return err
 		}
-		if e == nil {
+		if k.mask() {
 			delete(set, filepath.Base(file))
 		} else {
-			set[filepath.Base(file)] = e
+			set[filepath.Base(file)] = k
 		}
 	}
 	return nil
@@ -158,23 +176,57 @@ func keyFiles(dir string) ([]string, error) {
 	return files, nil
 }
 
-// readFile reads one key file; nil means that the file is empty, a mask.
-func readFile(file string) (*openpgp.Entity, error) {
+// fileKey is what a key file holds: one of the two, or nothing, a mask.
+type fileKey struct {
+	path string
+	pgp  *openpgp.Entity
+	pub  *publicKey
+}
+
+func (k fileKey) mask() bool { return k.pgp == nil && k.pub == nil }
+
+func (k fileKey) describe() Key {
+	var d Key
+	switch {
+	case k.pgp != nil:
+		d = describe(k.pgp)
+	case k.pub != nil:
+		d = k.pub.describe()
+	default:
+		d = Key{Masked: true, Fingerprint: filepath.Base(k.path)}
+	}
+	d.Path = k.path
+	return d
+}
+
+// readFile reads one key file, which is named by its fingerprint.
+func readFile(file string) (fileKey, error) {
+	k := fileKey{path: file}
 	data, err := readLimited(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading trusted key: %w", err)
+		return k, fmt.Errorf("reading trusted key: %w", err)
 	}
 	if len(data) == 0 {
-		return nil, nil
+		return k, nil
 	}
-	entities, err := parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("trusted key %q: %w", file, err)
+	var fpr string
+	if isPEM(data) {
+		keys, err := parsePEM(data)
+		if err != nil {
+			return k, fmt.Errorf("trusted key %q: %w", file, err)
+		}
+		k.pub, fpr = &keys[0], keys[0].fingerprint
+	} else {
+		entities, err := parse(data)
+		if err != nil {
+			return k, fmt.Errorf("trusted key %q: %w", file, err)
+		}
+		k.pgp, fpr = entities[0], fingerprint(entities[0])
 	}
-	if fpr := fingerprint(entities[0]); fpr != filepath.Base(file) {
-		return nil, fmt.Errorf("trusted key %q: the file's name is not the key's fingerprint %q", file, fpr)
+	if fpr != filepath.Base(file) {
+		return k, fmt.Errorf("trusted key %q: the file's name is not the key's fingerprint %q", file, fpr)
 	}
-	return entities[0], nil
+	return k, nil
 }
 
 func readLimited(file string) ([]byte, error) {
@@ -231,18 +283,14 @@ func (s *Store) List() ([]Key, error) {
 	var keys []Key
 	var errs []error
 	err := s.walk(func(file string, k Key) error {
-		e, err := readFile(file)
-		switch {
-		case err != nil:
+		found, err := readFile(file)
+		if err != nil {
 			errs = append(errs, err)
-		case e == nil:
-			k.Masked, k.Fingerprint = true, filepath.Base(file)
-			keys = append(keys, k)
-		default:
-			d := describe(e)
-			d.Path, d.Prefix, d.Root = k.Path, k.Prefix, k.Root
-			keys = append(keys, d)
+			return nil
 		}
+		d := found.describe()
+		d.Prefix, d.Root = k.Prefix, k.Root
+		keys = append(keys, d)
 		return nil
 	})
 	return keys, errors.Join(append(errs, err)...)
@@ -270,43 +318,6 @@ func (s *Store) HasPrefixKey(name string) (bool, error) {
 	return false, nil
 }
 
-// Add trusts the keys of an armoured key ring for a name prefix, or for
-// everything if prefix is empty; one file per primary key.
-func (s *Store) Add(prefix string, key []byte) ([]Key, error) {
-	if s.local == "" {
-		return nil, errors.New("adding a trusted key: there is no local configuration directory")
-	}
-	dir := filepath.Join(s.local, "root.d")
-	if prefix != "" {
-		if err := appc.CheckName(prefix); err != nil {
-			return nil, fmt.Errorf("adding a trusted key: %w", err)
-		}
-		dir = filepath.Join(s.local, "prefix.d", path.Clean(prefix))
-	}
-	entities, err := parse(key)
-	if err != nil {
-		return nil, fmt.Errorf("adding a trusted key: %w", err)
-	}
-	if err := mkdirAll(dir); err != nil {
-		return nil, fmt.Errorf("adding a trusted key: %w", err)
-	}
-	var added []Key
-	for _, e := range entities {
-		data, err := armoured(e)
-		if err != nil {
-			return added, fmt.Errorf("adding a trusted key: %w", err)
-		}
-		k := describe(e)
-		k.Prefix, k.Root, k.Path = prefix, prefix == "", filepath.Join(dir, k.Fingerprint)
-		if err := atomicfile.WriteFile(k.Path, data, 0o644); err != nil {
-			return added, fmt.Errorf("adding a trusted key: %w", err)
-		}
-		failpoint.Hit("keystore/added")
-		added = append(added, k)
-	}
-	return added, nil
-}
-
 // Clean removes what killed writers left before a time: temporary files, which
 // no reader takes for keys.
 func (s *Store) Clean(before time.Time) error {
@@ -329,29 +340,4 @@ func (s *Store) Clean(before time.Time) error {
 		}
 		return err
 	})
-}
-
-// mkdirAll makes directories of mode 0755 whatever the umask.
-func mkdirAll(dir string) error {
-	var missing []string
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); err == nil || d == filepath.Dir(d) {
-			break
-		}
-		missing = append(missing, d)
-	}
-	slices.Reverse(missing)
-	for _, d := range missing {
-		err := os.Mkdir(d, 0o755)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err == nil {
-			err = os.Chmod(d, 0o755)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
