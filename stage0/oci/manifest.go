@@ -82,6 +82,8 @@ func top(data []byte, mediaType string) (map[string]any, string, error) {
 		return nil, "", fmt.Errorf("schema version %d, want 2", version)
 	case manifests && (config || layers):
 		return nil, "", fmt.Errorf("the document is an index and a manifest at once")
+	case own != "" && checkTop(own) != nil:
+		return nil, "", checkTop(own)
 	case own != "" && mediaType != "" && own != mediaType:
 		return nil, "", fmt.Errorf("the document says it is %q, but it was offered as %q", clip(own), mediaType)
 	}
