@@ -76,7 +76,7 @@ func (p *challengeParser) begin(scheme string) error {
 	}
 	mark := p.rest
 	word := p.token()
-	if word != "" && strings.HasPrefix(p.rest, "=") && !strings.HasPrefix(p.rest, "==") {
+	if value, ok := strings.CutPrefix(p.rest, "="); ok && word != "" && value != "" && !strings.ContainsAny(value[:1], "= \t,") {
 		return p.param(word)
 	}
 	// A token68, which no scheme of ours has.

@@ -281,7 +281,7 @@ func (c *Client) helper(ctx context.Context, name, server string) (secret, error
 	cmd.Stdout = out
 	cmd.WaitDelay = time.Second // a grandchild may hold the pipe
 	err := cmd.Run()
-	text := strings.TrimSpace(out.String())
+	text := strings.TrimSpace(out.buf.String())
 	switch {
 	case out.over:
 		return fail(fmt.Errorf("its answer is larger than %d bytes", maxHelper))
@@ -293,7 +293,7 @@ func (c *Client) helper(ctx context.Context, name, server string) (secret, error
 		return fail(fmt.Errorf("%w: %.200q", err, text))
 	}
 	var v struct{ Username, Secret string }
-	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
+	if err := json.Unmarshal(out.buf.Bytes(), &v); err != nil {
 		return fail(errors.New("its answer is not the JSON that is expected"))
 	}
 	s := secret{user: v.Username, password: v.Secret}
@@ -307,16 +307,17 @@ func (c *Client) helper(ctx context.Context, name, server string) (secret, error
 }
 
 // capped keeps at most limit bytes and fails the writer after them.
+// Its buffer is no embedded member, for io.Copy would find ReadFrom.
 type capped struct {
-	bytes.Buffer
+	buf   bytes.Buffer
 	limit int
 	over  bool
 }
 
 func (c *capped) Write(p []byte) (int, error) {
-	if c.Len()+len(p) > c.limit {
+	if c.buf.Len()+len(p) > c.limit {
 		c.over = true
 		return 0, io.ErrShortWrite
 	}
-	return c.Buffer.Write(p)
+	return c.buf.Write(p)
 }

@@ -175,6 +175,9 @@ func (c *Client) document(ctx context.Context, e *endpoint, r request, limit int
 			return fmt.Errorf("reading %s: %d bytes, more than %d", r.path, resp.ContentLength, limit)
 		}
 		data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+		if err == nil {
+			err = ctx.Err() // an answer that was cut off may look complete
+		}
 		switch {
 		case err != nil:
 			return transfer(fmt.Errorf("reading %s: %w", r.path, err))

@@ -247,18 +247,23 @@ type stallReader struct {
 	after  time.Duration
 	left   time.Duration // until the transfer counts as stalled
 	got    int           // bytes since left was last full
+	dead   bool          // the timer fired
 }
 
 func (s *stallReader) Read(p []byte) (int, error) {
 	start := time.Now()
 	t := time.AfterFunc(s.left, func() { s.cancel(errStalled) })
 	n, err := s.body.Read(p)
-	stalled := !t.Stop()
+	if !t.Stop() {
+		s.dead = true
+	}
 	s.left -= time.Since(start)
 	if s.got += n; s.got >= minProgress {
 		s.got, s.left = 0, s.after
 	}
-	if err != nil && !errors.Is(err, io.EOF) && stalled {
+	if err != nil && s.dead {
+		// Also an end: a server that is hung up on may end its answer in time
+		// for it to look complete.
 		err = errStalled
 	}
 	return n, err
