@@ -283,8 +283,12 @@ func (a *app) fetcher(st *stores, policy image.PullPolicy) (*image.Fetcher, erro
 	if err != nil {
 		return nil, err
 	}
-	return &image.Fetcher{Store: st.store, Keys: keystore.New(a.systemConfig, a.localConfig), Config: c, Insecure: insecure, Policy: policy,
-		TrustKeysFromHTTPS: a.trustHTTPS, Progress: image.NewProgress(a.Stderr, a.Terminal, a.Getenv("NOTIFY_SOCKET")), Log: a.log}, nil
+	f := &image.Fetcher{Store: st.store, Keys: keystore.New(a.systemConfig, a.localConfig), Config: c, Insecure: insecure, Policy: policy,
+		TrustKeysFromHTTPS: a.trustHTTPS, Progress: image.NewProgress(a.Stderr, a.Terminal, a.Getenv("NOTIFY_SOCKET")), Log: a.log, Ask: a.askKeys}
+	if a.EUID == 0 && tree.SupportsOverlay(st.dir) == nil {
+		f.Trees = st.trees
+	}
+	return f, nil
 }
 
 // findPod resolves a UUID, a prefix of one, or the name of a declared pod.

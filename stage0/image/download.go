@@ -260,7 +260,7 @@ func (f *Fetcher) storeDownload(ctx context.Context, c *http.Client, ref Ref, o 
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return Image{}, err
 	}
-	r, err := f.Store.Import(ctx, ch.tee(tmp), store.ImportOptions{Source: ref.URL, Latest: o.latest, Admit: o.pinned(f.admit(ref, ch, kind))})
+	r, err := f.importACI(ctx, ch.tee(tmp), store.ImportOptions{Source: ref.URL, Latest: o.latest, Admit: o.pinned(f.admit(ref, ch, kind))})
 	if err != nil {
 		return Image{}, err
 	}

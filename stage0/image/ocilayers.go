@@ -380,3 +380,26 @@ func (j *layerJob) close() {
 		j.tmp.Close()
 	}
 }
+
+// importACI imports an ACI and, where trees are wanted, unpacks it while it is
+// read.
+func (f *Fetcher) importACI(ctx context.Context, r io.Reader, o store.ImportOptions) (rec store.Record, err error) {
+	if f.Trees == nil {
+		return f.Store.Import(ctx, r, o)
+	}
+	hold, err := f.Trees.Hold()
+	if err != nil {
+		return rec, err
+	}
+	defer hold.Close()
+	st, err := f.Trees.Stage()
+	if err != nil {
+		return rec, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	o.Visit = st
+	if rec, err = f.Store.Import(ctx, r, o); err != nil {
+		return rec, err
+	}
+	return rec, st.Adopt(ctx, rec.Key)
+}

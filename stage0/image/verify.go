@@ -149,7 +149,7 @@ func (f *Fetcher) importFrom(ctx context.Context, ref Ref, file *os.File, c *che
 		return Image{}, err
 	}
 	p := f.progress().Begin(ref.Text, st.Size())
-	r, err := f.Store.Import(ctx, c.tee(file), store.ImportOptions{
+	r, err := f.importACI(ctx, c.tee(file), store.ImportOptions{
 		Source: source, Latest: false, Admit: f.admit(ref, c, kind), Progress: p.Add,
 	})
 	p.Done(err)
