@@ -79,14 +79,9 @@ func (e *NotFoundError) Error() string {
 func (e *NotFoundError) Unwrap() []error { return e.Attempts }
 
 // statusError is a page that is not there.
-type statusError struct {
-	url  string
-	code int
-}
+type statusError struct{ code int }
 
-func (e *statusError) Error() string {
-	return fmt.Sprintf("page %q: bad HTTP status code: %d", e.url, e.code)
-}
+func (e *statusError) Error() string { return fmt.Sprintf("bad HTTP status code: %d", e.code) }
 
 // Host is the host that a name begins with.
 func Host(name string) string {
@@ -164,11 +159,11 @@ func (o Options) walk(ctx context.Context, name, what, meta string, use func(tag
 			return fmt.Errorf("discovering the %s of %q: %w", what, name, context.Cause(ctx))
 		}
 		if err != nil {
-			o.report(err)
 			none.Attempts = append(none.Attempts, err)
 		} else {
 			ok, err := useTags(tags, name, level, meta, use)
 			if ok {
+				o.report(none.Attempts)
 				return nil
 			}
 			none.Attempts = append(none.Attempts, err)
@@ -206,14 +201,34 @@ func useTags(tags []tag, name, level, meta string, use func(tag) error) (bool, e
 	return ok, errors.Join(errs...)
 }
 
-// report tells of an error that hides something: an absent page does not.
-func (o Options) report(err error) {
-	var status *statusError
-	if o.Warn == nil || errors.As(err, &status) && status.code/100 == 4 {
-		return
+// report tells of errors that may have hidden something, now that a parent's
+// page was used: absent pages do not.
+func (o Options) report(errs []error) {
+	for _, err := range errs {
+		var status *statusError
+		var page *pageError
+		if o.Warn != nil && errors.As(err, &page) && !(errors.As(err, &status) && status.code/100 == 4) {
+			o.Warn("discovery went on with a parent of the name: " + err.Error())
+		}
 	}
-	o.Warn("discovery goes on with the name's parent: " + err.Error())
 }
+
+// pageError is a page that cannot be had.
+type pageError struct {
+	url string
+	err error
+}
+
+func (e *pageError) Error() string {
+	cause := e.err
+	var u *url.Error // repeats the URL
+	if errors.As(cause, &u) {
+		cause = u.Err
+	}
+	return fmt.Sprintf("page %q: %v", e.url, cause)
+}
+
+func (e *pageError) Unwrap() error { return e.err }
 
 // covers says whether a tag's prefix speaks for a name, by whole components.
 func covers(prefix, name string) bool {
@@ -236,15 +251,15 @@ func (o Options) page(ctx context.Context, level string) ([]tag, error) {
 func (o Options) get(ctx context.Context, page string) ([]tag, error) {
 	resp, err := o.Get(ctx, page)
 	if err != nil {
-		return nil, fmt.Errorf("page %q: %w", page, err)
+		return nil, &pageError{page, err}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, &statusError{page, resp.StatusCode}
+		return nil, &pageError{page, &statusError{resp.StatusCode}}
 	}
 	tags, err := parsePage(io.LimitReader(resp.Body, maxPage))
 	if err != nil {
-		return nil, fmt.Errorf("page %q: %w", page, err)
+		return nil, &pageError{page, err}
 	}
 	return tags, nil
 }

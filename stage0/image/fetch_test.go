@@ -147,13 +147,6 @@ func TestFetchFile(t *testing.T) {
 	if _, err := e.fetch(t, changed, FetchOptions{Signature: other}); err == nil {
 		t.Error("a changed file is accepted")
 	}
-	for _, ref := range []string{"docker://redis", "oci:x"} {
-		_, err := e.fetch(t, ref, FetchOptions{})
-		var u *UnsupportedError
-		if !errors.As(err, &u) {
-			t.Errorf("%s: %v", ref, err)
-		}
-	}
 }
 
 // server serves one image and its signature, and counts.

@@ -157,7 +157,7 @@ func (k Key) Describe() string {
 		fmt.Fprintf(&b, "    Subkey fingerprint: %s\n", FormatFingerprint(s))
 	}
 	for _, id := range k.Identities {
-		fmt.Fprintf(&b, "\t%s\n", printable(id))
+		fmt.Fprintf(&b, "\t%s\n", Printable(id))
 	}
 	if k.Problem != "" {
 		fmt.Fprintf(&b, "    Warning: %s\n", k.Problem)
@@ -165,8 +165,8 @@ func (k Key) Describe() string {
 	return b.String()
 }
 
-// printable keeps an identity from writing over the fingerprint on a terminal.
-func printable(s string) string {
+// Printable keeps an identity from writing over the fingerprint on a terminal.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
 			return '?'

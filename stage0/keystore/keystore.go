@@ -22,7 +22,7 @@
 //	(*Store) PublicKeys(name string) ([]PublicKey, error)       sigstore keys
 //	(*Store) List() ([]Key, error); ReadKeys(data []byte) ([]Key, error)
 //	CheckPrefix(prefix string) error
-//	FormatFingerprint(hex string) string; (Key) Describe() string
+//	FormatFingerprint(hex string) string; (Key) Describe() string; Printable(s) string
 //
 // stage0/image and stage0/cli may import it.
 package keystore
