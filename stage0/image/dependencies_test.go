@@ -75,7 +75,7 @@ func TestBadDependencies(t *testing.T) {
 		},
 		{
 			name: "another size", top: depends(`{"imageName":"example.com/b","size":5}`),
-			put:  func(put func(string, ...string) string) { put("b") }, want: []string{"asks for 5"},
+			put: func(put func(string, ...string) string) { put("b") }, want: []string{"asks for 5"},
 		},
 		{
 			name: "a cycle", top: depends("example.com/b"),

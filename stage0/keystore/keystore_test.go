@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"bytes"
+	"crypto/elliptic"
 	"os"
 	"path/filepath"
 	"strings"
@@ -135,6 +136,8 @@ func TestFormatFingerprint(t *testing.T) {
 
 func FuzzKey(f *testing.F) {
 	f.Add(acitest.NewKey(f, "a").Public(f))
+	pub, _ := pemOf(f, ecKey(f, elliptic.P256()))
+	f.Add(pub)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		keys, err := ReadKeys(data)
 		if err == nil && len(keys) == 0 {
@@ -151,6 +154,7 @@ func FuzzSignature(f *testing.F) {
 	}
 	f.Add(key.Sign(f, []byte("image")))
 	f.Add(key.SignBinary(f, []byte("image")))
+	f.Add(bytes.Repeat(key.SignBinary(f, []byte("image")), 3))
 	f.Fuzz(func(t *testing.T, sig []byte) {
 		if _, err := s.Check("a.com/b", strings.NewReader("another"), bytes.NewReader(sig)); err == nil {
 			t.Error("a signature of other data is good")
