@@ -75,7 +75,9 @@ func (r Reference) Naming() Naming {
 // is a whole registry reference, else by the path's last component.
 func (r LayoutRef) Naming(tag string) Naming {
 	if ref, err := ParseReference(tag); err == nil && strings.Contains(tag, "/") && ref.Digest == "" {
-		return ref.Naming()
+		n := ref.Naming()
+		n.Registry = "" // it is only called so
+		return n
 	}
 	base := path.Base(r.Path)
 	for _, ext := range []string{".gz", ".xz", ".zst", ".bz2", ".tar", ".tgz", ".oci"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // maxDocuments bounds how many documents of nested indexes are read for one image.
@@ -121,6 +122,8 @@ func (r *resolver) resolve(ctx context.Context, data []byte, mediaType string, d
 		}
 		want.Offered = append(want.Offered, other.Offered...)
 	}
+	slices.Sort(want.Offered)
+	want.Offered = slices.Compact(want.Offered)
 	return nil, want
 }
 

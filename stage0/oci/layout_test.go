@@ -492,3 +492,43 @@ func TestSniff(t *testing.T) {
 		t.Error("what is not there is sniffed at")
 	}
 }
+
+func FuzzArchive(f *testing.F) {
+	layout := files{}
+	newLayout(f, layout, addImage(f, layout, "amd64", "x", 1))
+	f.Add(layout.tar(f))
+	f.Add(dockerFiles(f, 1).tar(f))
+	f.Add(gz(f, layout.tar(f)))
+	path := filepath.Join(f.TempDir(), "x")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		o := ArchiveOptions{TempDir: filepath.Dir(path), Decompress: gunzip, MaxUnpacked: 1 << 20}
+		if _, err := Sniff(path, gunzip); err != nil {
+			t.Error(err)
+		}
+		check := func(s Source, err error) {
+			if err != nil {
+				return
+			}
+			defer s.Close()
+			img, err := s.Image(t.Context(), amd64)
+			if err != nil {
+				return
+			}
+			for _, l := range img.Layers {
+				if r, err := s.Blob(t.Context(), l.Descriptor, 0); err == nil {
+					if n, err := io.Copy(io.Discard, r); n != l.Size || err != nil {
+						t.Errorf("layer %+v: %d bytes, %v", l, n, err)
+					}
+					_ = r.Close()
+				}
+			}
+		}
+		l, err := OpenArchive(t.Context(), LayoutRef{Path: path}, o)
+		check(l, err)
+		d, err := OpenDockerArchive(t.Context(), LayoutRef{Path: path}, o)
+		check(d, err)
+	})
+}

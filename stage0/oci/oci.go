@@ -5,8 +5,27 @@
 // images out again. Everything it reads may come from an enemy: documents are
 // bounded, digests and sizes are compared with the bytes.
 //
+// Invariants: a document is believed only after its digest and size were
+// compared; what programs could read in two ways (members given twice or in
+// another case, a document that is index and manifest) is refused; names inside
+// documents never become paths; the same image converts to the same bytes.
+//
+// Exported:
+//
+//	ParseReference(text) (Reference, error): String, Display, Scope, Name, Latest, Naming
+//	ParseLayoutRef, ParseDockerArchiveRef(text) (LayoutRef, error): String, Naming
+//	HostPlatform, ParsePlatform; Platform.Runs; *PlatformError
+//	ParseManifest, ParseIndex, DocumentType(data, mediaType); ParseConfig(data)
+//	ParseDigest, Digest, CheckDigest, CheckBlob; AcceptTypes, IsIndex, IsManifest
+//	Select(index, platform) (Descriptor, error); Resolve(ctx, data, mediaType, platform, fetch) (*Image, error)
+//	NewImage(manifest, mediaType, config, platform), Assemble(config, layers) (*Image, error)
+//	Source; OpenLayout(ref), OpenArchive, OpenDockerArchive(ctx, ref, options); Sniff(path, decompress) (Kind, error)
+//	Convert(img, naming) (manifest, warnings, error); FromACI(manifest, diffIDs...) (config, warnings, error)
+//	Converted, Command, ExtraEnvironment: what a converted manifest says
+//	WriteOCIArchive, WriteDockerArchive
+//
 // It knows nothing of the store, of trust or of the network. stage0/registry,
-// stage0/image and stage0/cli may import it.
+// stage0/image, stage0/prepare and stage0/cli may import it.
 package oci
 
 import (

@@ -140,14 +140,6 @@ func (e *PlatformError) Error() string {
 	return fmt.Sprintf("no image for %s: there is one for %s%s", e.Want, strings.Join(list, ", "), more)
 }
 
-// Hint is what to do about it.
-func (e *PlatformError) Hint() string {
-	if len(e.Offered) == 0 {
-		return ""
-	}
-	return "to fetch another one, name it: --platform=" + e.Offered[0]
-}
-
 // skip says whether an entry is no image: an attestation, an artifact, or of a
 // type that is not known.
 func (e Entry) skip() bool {
