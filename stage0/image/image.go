@@ -193,6 +193,9 @@ func (f *Fetcher) fetch(ctx context.Context, ref Ref, o FetchOptions) (Image, er
 	case KindName:
 		return f.fetchName(ctx, ref, o)
 	case KindPath:
+		if layered, ok := f.layeredPath(ref, o); ok {
+			return f.fetchOCI(ctx, layered, o)
+		}
 		return f.fetchPath(ctx, ref, o)
 	case KindURL:
 		return f.fetchURL(ctx, ref, o)

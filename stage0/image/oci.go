@@ -247,18 +247,35 @@ func (f *Fetcher) admitOCI(ctx context.Context, ref Ref, src oci.Source, img *oc
 	if !ok {
 		return store.Admission{}, &UnvouchedError{Ref: ref, Digest: img.ManifestDigest}
 	}
-	signer, err := f.verifyCosign(ctx, ref, repo, img)
+	keys, err := f.registryKeys(ref)
+	if err != nil {
+		return store.Admission{}, &SignatureError{Image: ref.Text, Err: err}
+	}
+	if len(keys) == 0 && verify != config.VerifySignature {
+		return store.Admission{}, &UnvouchedError{Ref: ref, Digest: topDigest(img)}
+	}
+	signer, err := repo.Verify(ctx, img, keys)
 	if err != nil {
 		return store.Admission{}, err
 	}
-	f.log().WithField("image", ref.Docker.Display()).Infof("signature verified: key %s", signer)
-	return store.Admission{Kind: store.AdmittedSigned, Fingerprint: signer}, nil
+	f.log().WithField("image", ref.Docker.Display()).Infof("signature verified: key %s", signer.Fingerprint)
+	return store.Admission{Kind: store.AdmittedSigned, Fingerprint: signer.Fingerprint}, nil
 }
 
-// verifyCosign checks the signatures beside a registry's image against the
-// public keys of its prefix.
-func (f *Fetcher) verifyCosign(_ context.Context, ref Ref, _ *registry.Repository, img *oci.Image) (string, error) {
-	return "", &UnvouchedError{Ref: ref, Digest: topDigest(img)}
+// registryKeys are the public keys trusted for a registry's repository.
+func (f *Fetcher) registryKeys(ref Ref) ([]registry.Key, error) {
+	if f.Keys == nil {
+		return nil, errors.New("there is no key store")
+	}
+	public, err := f.Keys.PublicKeys(ref.Docker.Scope())
+	if err != nil {
+		return nil, err
+	}
+	var keys []registry.Key
+	for _, k := range public {
+		keys = append(keys, registry.Key{Fingerprint: k.Fingerprint, Public: k.Public, Source: k.Path})
+	}
+	return keys, nil
 }
 
 func topDigest(img *oci.Image) string {
@@ -294,4 +311,28 @@ func (e *UnvouchedError) Hint() string {
 		ways = append(ways, "trust its signer's key: rkt trust --prefix="+e.Ref.Docker.Scope()+" KEY.pub")
 	}
 	return strings.Join(append(ways, "or switch verification off: rkt --insecure-options=image"), "\n")
+}
+
+// layeredPath says whether a path leads to layers rather than to an ACI, by
+// content.
+func (f *Fetcher) layeredPath(ref Ref, o FetchOptions) (Ref, bool) {
+	if _, ok := f.unchanged(ref.Path); ok && o.policy == PullNew || o.trusted {
+		return ref, false
+	}
+	kind, err := oci.Sniff(ref.Path, decompressor)
+	if err != nil {
+		return ref, false // whoever opens it tells why
+	}
+	switch kind {
+	case oci.KindLayout:
+		ref.Kind = KindOCI
+	case oci.KindArchive:
+		ref.Kind = KindOCIArchive
+	case oci.KindDockerArchive:
+		ref.Kind = KindDockerArchive
+	default:
+		return ref, false
+	}
+	ref.Layout = oci.LayoutRef{Path: ref.Path}
+	return ref, true
 }

@@ -65,9 +65,11 @@ type Naming struct {
 
 // Naming is what an image of a registry is called.
 func (r Reference) Naming() Naming {
+	// The digest stays out: it is the content's, not part of what it is called.
+	original := Reference{Host: r.Host, Repository: r.Repository, Tag: r.Tag}
 	return Naming{
 		Name: r.Name(), Version: r.Tag,
-		Original: r.String(), Registry: r.Host, Repository: r.Repository, Tag: r.Tag,
+		Original: original.String(), Registry: r.Host, Repository: r.Repository, Tag: r.Tag,
 	}
 }
 
