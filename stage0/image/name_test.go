@@ -16,6 +16,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/acitest"
 	"github.com/rkt-systemd/rkt/internal/appc"
+	"github.com/rkt-systemd/rkt/internal/buildinfo"
 	"github.com/rkt-systemd/rkt/stage0/config"
 	"github.com/rkt-systemd/rkt/stage0/store"
 )
@@ -360,3 +361,47 @@ func TestNoArchOfAnotherMachineIsAsked(t *testing.T) {
 }
 
 func etag(data []byte) string { return fmt.Sprintf(`"%x"`, sha256.Sum256(data)) }
+
+// check list: 71, 74
+func TestStage1ByNameAndDependencies(t *testing.T) {
+	oldDir, oldFile := buildinfo.Stage1Dir, buildinfo.Stage1File
+	t.Cleanup(func() { buildinfo.Stage1Dir, buildinfo.Stage1File = oldDir, oldFile })
+	buildinfo.Stage1Dir, buildinfo.Stage1File = "", ""
+	e := newEnv(t)
+	e.trust(t, "example.com")
+	w := newWeb(t, e)
+	w.page("example.com", webTemplate)
+	e.f.Config = &config.Config{
+		Stage1: config.Stage1{Name: "example.com/stage1", Version: "1"},
+		Auth:   map[string]config.Auth{"example.com": {Type: config.AuthOAuth, OAuth: config.OAuthSecret{Token: "t"}}},
+	}
+	w.put(t, e.key, "example.com/i/example.com/base/latest", acitest.Manifest("example.com/base", ""))
+	w.put(t, e.key, "example.com/i/example.com/stage1/1", acitest.Manifest("example.com/stage1", "1", depends("example.com/base")))
+	_, err := e.f.FindStage1(t.Context(), Stage1Options{})
+	wantErr(t, err, "use a --stage1-")
+	if len(w.asked) != 0 {
+		t.Errorf("the configured name was looked up: %q", w.asked)
+	}
+	img, err := e.f.FindStage1(t.Context(), Stage1Options{Name: "example.com/stage1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.f.Store.Find("example.com/base", nil); err != nil || w.auth["example.com"] != "Bearer t" {
+		t.Error(err, w.auth)
+	}
+	w.asked = nil
+	for _, o := range []Stage1Options{{}, {Name: "example.com/stage1:1"}, {Hash: img.ID}} {
+		if got, err := e.f.FindStage1(t.Context(), o); err != nil || got.Key != img.Key {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	url := "https://example.com/i/example.com/stage1/1.aci"
+	for range 2 {
+		if got, err := e.f.FindStage1(t.Context(), Stage1Options{URL: url}); err != nil || got.Key != img.Key {
+			t.Error(err)
+		}
+	}
+	if w.count("stage1/1.aci") > 2 {
+		t.Errorf("asked for %q", w.asked)
+	}
+}
