@@ -121,6 +121,10 @@ func (b *blobReader) failed(cause error) error {
 func (b *blobReader) connect(p blobPlace) (body io.ReadCloser, known bool, err error) {
 	c := b.repo.client
 	r := request{method: http.MethodGet, path: "blobs/" + b.d.Digest, offset: b.pos, size: b.d.Size}
+	release, err := c.slot(b.ctx, p.host)
+	if err != nil {
+		return nil, false, err
+	}
 	var resp *http.Response
 	if p.url == "" {
 		resp, err = c.send(b.ctx, p.endpoint, r)
@@ -128,6 +132,7 @@ func (b *blobReader) connect(p blobPlace) (body io.ReadCloser, known bool, err e
 		resp, err = c.foreign(b.ctx, p.endpoint, p.url, r)
 	}
 	if err != nil {
+		release()
 		return nil, false, err
 	}
 	skip, err := b.check(resp)
@@ -139,9 +144,21 @@ func (b *blobReader) connect(p blobPlace) (body io.ReadCloser, known bool, err e
 	}
 	if err != nil {
 		resp.Body.Close()
+		release()
 		return nil, false, err
 	}
-	return resp.Body, resp.ContentLength >= 0, nil
+	return &slotBody{resp.Body, release}, resp.ContentLength >= 0, nil
+}
+
+// slotBody gives its place back when closed.
+type slotBody struct {
+	io.ReadCloser
+	release func()
+}
+
+func (s *slotBody) Close() error {
+	defer s.release()
+	return s.ReadCloser.Close()
 }
 
 var contentRange = regexp.MustCompile(`^bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)$`)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -21,6 +20,7 @@ const (
 	typeBundle      = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	typeBundleOld   = "application/vnd.dev.sigstore.bundle+json;version=0.3"
 	typeBundleStart = "application/vnd.dev.sigstore.bundle"
+	typeArtifactSig = "application/vnd.dev.cosign.artifact.sig.v1+json"
 	typeStatement   = "application/vnd.in-toto+json"
 	predicateSign   = "https://sigstore.dev/cosign/sign/v1"
 
@@ -29,13 +29,14 @@ const (
 	maxSubjects  = 64
 )
 
-// referring looks at the bundles that refer to the digest: by the registry's
+// referring looks at the bundles and signatures that refer to the digest: by the registry's
 // list of referrers or, where it keeps none, by the list under the tag that
 // clients then write (OCI distribution specification 1.1, "Listing Referrers").
 func (v *verifier) referring(ctx context.Context) (Signer, bool, error) {
-	data, found, err := v.document(ctx, "referrers/"+v.digest, "artifactType="+url.QueryEscape(typeBundle), oci.TypeIndex, oci.MaxManifest)
+	// No filter by artifactType: there are two kinds.
+	data, found, err := v.document(ctx, "referrers/"+v.digest, oci.TypeIndex, oci.MaxManifest)
 	if !found && (err == nil || refusedQuestion(err)) {
-		data, found, err = v.document(ctx, "manifests/sha256-"+v.digits, "", oci.TypeIndex, oci.MaxManifest)
+		data, found, err = v.document(ctx, "manifests/sha256-"+v.digits, oci.TypeIndex, oci.MaxManifest)
 	}
 	if !found || err != nil {
 		return Signer{}, false, err
@@ -56,7 +57,7 @@ func (v *verifier) referring(ctx context.Context) (Signer, bool, error) {
 		if ctx.Err() != nil {
 			return Signer{}, false, context.Cause(ctx)
 		}
-		if d.ArtifactType != "" && !strings.HasPrefix(d.ArtifactType, typeBundleStart) {
+		if d.ArtifactType != "" && d.ArtifactType != typeArtifactSig && !strings.HasPrefix(d.ArtifactType, typeBundleStart) {
 			continue
 		}
 		if _, err := oci.ParseDigest(d.Digest); err != nil {
@@ -71,13 +72,16 @@ func (v *verifier) referring(ctx context.Context) (Signer, bool, error) {
 			continue
 		}
 		for i, l := range m.Layers {
-			if !strings.HasPrefix(l.MediaType, typeBundleStart) {
+			look := func() (Signer, bool) { return v.bundle(ctx, l.Descriptor) }
+			if l.MediaType == typeSimpleSigning {
+				look = func() (Signer, bool) { return v.layer(ctx, l) }
+			} else if !strings.HasPrefix(l.MediaType, typeBundleStart) {
 				continue
 			}
 			if i > 0 && !v.next() {
 				break
 			}
-			if s, ok := v.bundle(ctx, l.Descriptor); ok {
+			if s, ok := look(); ok {
 				return s, true, nil
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ type Client struct {
 	CertDirs   []string
 	Timeouts   Timeouts
 	MaxRetries int                                   // in a row without progress; 0 means 4, negative none
-	MaxConns   int                                   // connections to a host; 0 means 6
+	MaxBlobs   int                                   // read from a host at a time; 0 means 6
 	UserAgent  string                                // "" means rkt/VERSION
 	Proxy      func(*http.Request) (*url.URL, error) // nil means as the environment says
 	Log        logrus.FieldLogger                    // may be nil
@@ -41,7 +42,8 @@ type Client struct {
 	transports map[hostKey]*http.Transport
 	schemes    map[string]string // by host: what worked
 	tokens     map[tokenKey]token
-	secrets    map[string]*secretEntry // by host/repository
+	secrets    map[string]*secretEntry  // by host/repository
+	slots      map[string]chan struct{} // by host
 }
 
 // Timeouts of requests; a zero member means its default.
@@ -50,7 +52,7 @@ type Timeouts struct {
 	TLS      time.Duration // 20 s
 	Header   time.Duration // 60 s until an answer begins
 	Stall    time.Duration // 60 s in which less than 4 KiB of a body arrive
-	Document time.Duration // 2 min for a manifest, configuration or token, retries not counted
+	Document time.Duration // 2 min for a manifest, configuration or token, and until a blob begins, retries not counted
 	Backoff  time.Duration // 500 ms before the first retry, doubled for each further one
 	Wait     time.Duration // 60 s: longest wait before a retry, also if the server asks for more
 	Helper   time.Duration // 30 s for a credential helper
@@ -272,13 +274,35 @@ func (e *AuthError) Error() string {
 
 // Hint is what to do about it.
 func (e *AuthError) Hint() string {
-	return fmt.Sprintf("put a user and password for %q into auth.d (kind dockerAuth), or log in with: podman login %s", e.Registry, e.Registry)
+	return fmt.Sprintf("put a user and password for %q into auth.d (kind dockerAuth), or log in with: podman login %s (some registries answer so, too, when there is no such image)", e.Registry, e.Registry)
 }
 
 // Is makes it an ErrUnauthorized.
 func (e *AuthError) Is(target error) bool { return target == ErrUnauthorized }
 
 func (e *AuthError) Unwrap() error { return e.Cause }
+
+// listError is several errors in one line.
+type listError []error
+
+func (l listError) Error() string {
+	texts := make([]string, len(l))
+	for i, err := range l {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (l listError) Unwrap() []error { return l }
+
+// list joins the errors that there are.
+func list(errs ...error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if len(errs) == 0 {
+		return nil
+	}
+	return listError(errs)
+}
 
 // triedError tells about all places that were tried. Its cause is that of the
 // last one, which is the registry itself.

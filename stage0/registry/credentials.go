@@ -115,10 +115,10 @@ func (c *Client) findSecret(ctx context.Context, e *endpoint) (secret, error) {
 			ignored = append(ignored, err)
 		}
 		if !s.empty() {
-			return s, errors.Join(ignored...)
+			return s, list(ignored...)
 		}
 	}
-	return secret{}, errors.Join(ignored...)
+	return secret{}, list(ignored...)
 }
 
 // authFile is ~/.docker/config.json or containers' auth.json.
@@ -220,7 +220,7 @@ func (c *Client) fromFile(ctx context.Context, f *authFile, e *endpoint) (secret
 	}
 	s, err := entry.secret()
 	if err != nil {
-		return secret{}, errors.Join(ignored, fmt.Errorf("reading logins: %q: the entry %q: %w", f.path, key, err))
+		return secret{}, list(ignored, fmt.Errorf("reading logins: %q: the entry %q: %w", f.path, key, err))
 	}
 	return s, ignored
 }

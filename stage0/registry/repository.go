@@ -56,11 +56,6 @@ func (r *Repository) each(ctx context.Context, endpoints []*endpoint, do func(*e
 	for _, e := range endpoints {
 		err := do(e)
 		if err == nil {
-			r.mu.Lock()
-			if r.good == nil {
-				r.good = e
-			}
-			r.mu.Unlock()
 			return nil
 		}
 		tried.add(e, err)
@@ -87,6 +82,11 @@ func (r *Repository) Image(ctx context.Context, p oci.Platform) (*oci.Image, err
 	var img *oci.Image
 	err := r.each(ctx, r.endpoints, func(e *endpoint) (err error) {
 		img, err = r.imageFrom(ctx, e, p)
+		if err == nil {
+			r.mu.Lock()
+			r.good = e
+			r.mu.Unlock()
+		}
 		return err
 	})
 	if err != nil {

@@ -27,7 +27,6 @@ const (
 type request struct {
 	method string
 	path   string // below /v2/REPOSITORY/
-	query  string
 	accept []string
 	offset int64 // of a blob of size bytes
 	size   int64
@@ -49,6 +48,10 @@ func (c *Client) send(ctx context.Context, e *endpoint, r request) (*http.Respon
 	var first error
 	for _, s := range schemes {
 		resp, err := c.sendAuth(ctx, e, s, r)
+		var cert *tls.CertificateVerificationError
+		if errors.As(err, &cert) {
+			return nil, c.explain(e, err) // no reason to do without a certificate
+		}
 		if err == nil || answered(err) {
 			c.mu.Lock()
 			if c.schemes == nil {
@@ -58,21 +61,29 @@ func (c *Client) send(ctx context.Context, e *endpoint, r request) (*http.Respon
 			c.mu.Unlock()
 			return resp, err
 		}
-		var cert *tls.CertificateVerificationError
 		switch {
-		case ctx.Err() != nil, errors.As(err, &cert):
-			return nil, err // a bad certificate is no reason to do without one
+		case ctx.Err() != nil:
+			return nil, err
 		case first == nil:
 			first = err
 		default:
 			first = fmt.Errorf("%w; over http: %w", first, err)
 		}
 	}
+	return nil, c.explain(e, first)
+}
+
+// explain adds what to do about a failed connection.
+func (c *Client) explain(e *endpoint, first error) error {
 	var header tls.RecordHeaderError
 	if errors.As(first, &header) && !c.plainHTTP(e) {
 		first = &hintError{first, fmt.Sprintf("if %s is to be used without TLS, say so: \"insecure\" in registries.d, or --insecure-options=http", e.host)}
 	}
-	return nil, first
+	var cert *tls.CertificateVerificationError
+	if errors.As(first, &cert) {
+		first = &hintError{first, fmt.Sprintf("if the certificate's authority is to be trusted, name it: \"ca\" in registries.d, or /etc/containers/certs.d/%s/ca.crt", e.host)}
+	}
+	return first
 }
 
 // hintError adds what to do.
@@ -92,7 +103,7 @@ func answered(err error) bool {
 }
 
 func (c *Client) sendAuth(ctx context.Context, e *endpoint, scheme string, r request) (*http.Response, error) {
-	u := &url.URL{Scheme: scheme, Host: e.host, Path: "/v2/" + e.repository + "/" + r.path, RawQuery: r.query}
+	u := &url.URL{Scheme: scheme, Host: e.host, Path: "/v2/" + e.repository + "/" + r.path}
 	origin := scheme + "://" + e.host
 	key := tokenKey{origin, e.repository}
 	auth := c.cachedToken(key)
@@ -130,6 +141,8 @@ func (c *Client) sendAuth(ctx context.Context, e *endpoint, scheme string, r req
 // only, and never again once a redirect has left it.
 func (c *Client) follow(ctx context.Context, e *endpoint, u *url.URL, r request, auth string) (*http.Response, *url.URL, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	slow := time.AfterFunc(e.timeouts.Document, func() { cancel(errSlow) }) // however many redirects
+	defer slow.Stop()
 	for hop := 0; ; hop++ {
 		req, err := http.NewRequestWithContext(ctx, r.method, u.String(), nil)
 		if err != nil {

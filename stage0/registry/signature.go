@@ -131,7 +131,7 @@ func VerifySignature(ctx context.Context, repo *Repository, ref oci.Reference, d
 	fail := &SignatureError{Ref: ref.String(), Digest: digest, Found: v.found, Reasons: v.reasons, prefix: ref.Scope()}
 	if len(broken) > 0 {
 		// Not unsigned: nobody knows.
-		return Signer{}, fmt.Errorf("looking for signatures of %q: %w", ref, errors.Join(broken...))
+		return Signer{}, fmt.Errorf("looking for signatures of %q: %w", ref, list(broken...))
 	}
 	return Signer{}, fail
 }
@@ -209,10 +209,12 @@ func decodeSignature(text string) ([]byte, error) {
 
 // sigManifest is the part of a manifest that signatures need.
 type sigManifest struct {
-	Layers []struct {
-		oci.Descriptor
-		Annotations map[string]string `json:"annotations"`
-	} `json:"layers"`
+	Layers []sigLayerDescriptor `json:"layers"`
+}
+
+type sigLayerDescriptor struct {
+	oci.Descriptor
+	Annotations map[string]string `json:"annotations"`
 }
 
 // fetch reads a document from the first place that has it; absent is no error.
@@ -276,32 +278,39 @@ func (v *verifier) attached(ctx context.Context) (Signer, bool, error) {
 		if !v.next() {
 			break
 		}
-		if l.MediaType != typeSimpleSigning {
-			v.refuse("a signature of unknown type %.100q", l.MediaType)
-			continue
+		if s, ok := v.layer(ctx, l); ok {
+			return s, true, nil
 		}
-		sig, err := decodeSignature(l.Annotations[sigAnnotation])
-		if err != nil {
-			v.refuse("%v", err)
-			continue
-		}
-		payload, ok := v.blob(ctx, l.Descriptor, maxPayload)
-		if !ok {
-			continue
-		}
-		// Nothing of the payload is read before its signature is good.
-		key, ok := v.signedBy(payload, sig)
-		if !ok {
-			continue
-		}
-		identity, err := v.payload(payload)
-		if err != nil {
-			v.refuse("a good signature of key %.16s... is for something else: %v", key.Fingerprint, err)
-			continue
-		}
-		return Signer{Fingerprint: key.Fingerprint, Source: key.Source, Identity: identity}, true, nil
 	}
 	return Signer{}, false, nil
+}
+
+// layer looks at one signature of the kind that has its payload beside it.
+func (v *verifier) layer(ctx context.Context, l sigLayerDescriptor) (Signer, bool) {
+	if l.MediaType != typeSimpleSigning {
+		v.refuse("a signature of unknown type %.100q", l.MediaType)
+		return Signer{}, false
+	}
+	sig, err := decodeSignature(l.Annotations[sigAnnotation])
+	if err != nil {
+		v.refuse("%v", err)
+		return Signer{}, false
+	}
+	payload, ok := v.blob(ctx, l.Descriptor, maxPayload)
+	if !ok {
+		return Signer{}, false
+	}
+	// Nothing of the payload is read before its signature is good.
+	key, ok := v.signedBy(payload, sig)
+	if !ok {
+		return Signer{}, false
+	}
+	identity, err := v.payload(payload)
+	if err != nil {
+		v.refuse("a good signature of key %.16s... is for something else: %v", key.Fingerprint, err)
+		return Signer{}, false
+	}
+	return Signer{Fingerprint: key.Fingerprint, Source: key.Source, Identity: identity}, true
 }
 
 // payload checks what was signed (github.com/sigstore/cosign, specs/
@@ -361,9 +370,9 @@ func (v *verifier) identity(name string) error {
 }
 
 // document reads a document that is no image's from the repository.
-func (v *verifier) document(ctx context.Context, path, query, accept string, limit int64) (data []byte, found bool, err error) {
+func (v *verifier) document(ctx context.Context, path, accept string, limit int64) (data []byte, found bool, err error) {
 	found, err = v.fetch(ctx, func(e *endpoint) (err error) {
-		data, _, err = v.repo.client.document(ctx, e, request{method: http.MethodGet, path: path, query: query, accept: []string{accept}}, limit)
+		data, _, err = v.repo.client.document(ctx, e, request{method: http.MethodGet, path: path, accept: []string{accept}}, limit)
 		return err
 	})
 	return data, found, err

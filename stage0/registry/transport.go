@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -57,10 +58,6 @@ func (c *Client) transport(e *endpoint, host string) (*http.Transport, error) {
 	if proxy == nil {
 		proxy = http.ProxyFromEnvironment
 	}
-	conns := c.MaxConns
-	if conns <= 0 {
-		conns = 6
-	}
 	t := &http.Transport{
 		Proxy:                  proxy,
 		DialContext:            (&net.Dialer{Timeout: k.connect}).DialContext,
@@ -69,8 +66,7 @@ func (c *Client) transport(e *endpoint, host string) (*http.Transport, error) {
 		TLSClientConfig:        conf,
 		DisableCompression:     true, // digests are of the bytes as sent
 		MaxResponseHeaderBytes: maxHeader,
-		MaxConnsPerHost:        conns,
-		MaxIdleConnsPerHost:    conns,
+		MaxIdleConnsPerHost:    c.maxBlobs(),
 		IdleConnTimeout:        30 * time.Second,
 		// HTTP/1.1 only: layers are few and large, and one connection for each
 		// is faster than one for all.
@@ -89,6 +85,34 @@ func (c *Client) transport(e *endpoint, host string) (*http.Transport, error) {
 	}
 	c.transports[k] = t
 	return t, nil
+}
+
+func (c *Client) maxBlobs() int {
+	if c.MaxBlobs > 0 {
+		return c.MaxBlobs
+	}
+	return 6
+}
+
+// slot waits until a blob may be read from a host. Only blobs wait: a manifest
+// must not time out because large layers are on their way.
+func (c *Client) slot(ctx context.Context, host string) (release func(), err error) {
+	c.mu.Lock()
+	slots := c.slots[host]
+	if slots == nil {
+		if c.slots == nil {
+			c.slots = map[string]chan struct{}{}
+		}
+		slots = make(chan struct{}, c.maxBlobs())
+		c.slots[host] = slots
+	}
+	c.mu.Unlock()
+	select {
+	case slots <- struct{}{}:
+		return sync.OnceFunc(func() { <-slots }), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func http1() *http.Protocols {
@@ -237,7 +261,10 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-var errStalled = errors.New("the transfer stalled")
+var (
+	errStalled = errors.New("the transfer stalled")
+	errSlow    = errors.New("no answer in time")
+)
 
 // stallReader ends a request whose body makes no progress. Only time spent in
 // Read counts, so that a slow consumer is not taken for a slow server.
