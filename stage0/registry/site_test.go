@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -47,12 +48,13 @@ type logged struct {
 	method, path, auth, ranges, agent string
 }
 
-func newSite(t *testing.T, tls bool) *site {
+func newSite(t *testing.T, secure bool) *site {
 	t.Helper()
 	s := &site{docs: map[string]doc{}, blobs: map[string][]byte{}}
 	s.Server = httptest.NewUnstartedServer(s)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if tls {
+	if secure {
+		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 		s.StartTLS()
 	} else {
 		s.Start()
