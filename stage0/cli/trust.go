@@ -182,9 +182,14 @@ func (a *app) confirm() (bool, error) {
 		return false, hint(errors.New("the fingerprint must be reviewed on a terminal"),
 			"compare the fingerprint above with the signer's, then use --skip-fingerprint-review")
 	}
-	in := bufio.NewReader(a.Stdin)
+	return yesOrNo(a.Stdin, a.Stderr)
+}
+
+// yesOrNo asks until the whole answer is one of the two.
+func yesOrNo(from io.Reader, to io.Writer) (bool, error) {
+	in := bufio.NewReader(from)
 	for {
-		fmt.Fprint(a.Stderr, "Are you sure you want to trust this key (yes/no)? ")
+		fmt.Fprint(to, "Are you sure you want to trust this key (yes/no)? ")
 		line, err := in.ReadString('\n')
 		if err != nil {
 			return false, errors.New("no answer")
@@ -195,7 +200,7 @@ func (a *app) confirm() (bool, error) {
 		case "no":
 			return false, nil
 		}
-		fmt.Fprintln(a.Stderr, "Please type yes or no.")
+		fmt.Fprintln(to, "Please type yes or no.")
 	}
 }
 

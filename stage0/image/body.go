@@ -129,6 +129,7 @@ func (f *Fetcher) tryBody(ctx context.Context, c *http.Client, ref Ref, o FetchO
 	if err := writeValidators(tmp, v); err != nil {
 		return remote, false, err
 	}
+	failpoint.Hit("image/validators")
 	return remote, false, f.copyBody(resp.Body, tmp, ref.URL, partial, total, o.maxSize)
 }
 

@@ -18,6 +18,8 @@
 //	(*Fetcher) FindStage1(ctx, o Stage1Options{Path, URL, Name, Hash, FromDir}) (Image, error)
 //	Image{Key, ID, Name, Labels, Manifest, Record}
 //	*SignatureError (with Hint()), *UnsupportedError, *NotStoredError, *StatusError
+//	(*Fetcher) DiscoverKeys(ctx, name, plain), DownloadKey(ctx, found, url, plain)
+//	KeyQuestion, *KeyTrustError (with Hint()), *PinError
 //	Progress{Begin}, Transfer{Add, Done}; NewProgress(w, terminal, notifySocket) Progress; Size(n) string
 //
 // stage0/prepare and stage0/cli may import it.

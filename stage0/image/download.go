@@ -153,7 +153,9 @@ func (f *Fetcher) download(ctx context.Context, ref Ref, o FetchOptions, tmp *os
 		if err != nil {
 			return Image{}, err
 		}
-		dropLock(tmp) // nothing is in it
+		if err := dropTemp(tmp); err != nil { // an old part is of no use now
+			return Image{}, err
+		}
 		return f.reuse(ref, o, r)
 	}
 	img, err := f.storeDownload(ctx, client, ref, o, tmp, sig, sigAt)
@@ -164,6 +166,7 @@ func (f *Fetcher) download(ctx context.Context, ref Ref, o FetchOptions, tmp *os
 	if err != nil {
 		return Image{}, errors.Join(err, dropErr)
 	}
+	failpoint.Hit("image/dropped")
 	remote.Source, remote.SigSource, remote.Key = ref.URL, sigAt, img.Key
 	return img, errors.Join(dropErr, f.Store.PutRemote(remote))
 }

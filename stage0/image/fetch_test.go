@@ -75,6 +75,7 @@ func wantErr(t *testing.T, err error, want string) {
 	}
 }
 
+// check list: 31, 32
 func TestFetchFile(t *testing.T) {
 	e := newEnv(t)
 	path := acitest.Build(t, e.dir, acitest.Manifest("example.com/a", "1"))
@@ -240,6 +241,7 @@ func (e *env) image(t *testing.T, s *server, version string) {
 	s.data, s.sig = data, e.key.Sign(t, data)
 }
 
+// check list: 12, 13, 14, 19
 func TestFetchURL(t *testing.T) {
 	e := newEnv(t)
 	e.trust(t, "example.com")
@@ -322,6 +324,7 @@ func TestUnverifiedCacheHit(t *testing.T) {
 	}
 }
 
+// check list: 16
 func TestResume(t *testing.T) {
 	for _, changed := range []bool{false, true} {
 		e := newEnv(t)
@@ -347,6 +350,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// check list: 18
 func TestDeferredSignature(t *testing.T) {
 	for later, want := range map[int]string{1: "", 2: "deferred"} {
 		e := newEnv(t)
@@ -363,6 +367,7 @@ func TestDeferredSignature(t *testing.T) {
 	}
 }
 
+// check list: 17
 func TestConcurrentDownload(t *testing.T) {
 	e := newEnv(t)
 	e.trust(t, "example.com")
@@ -382,6 +387,7 @@ func TestConcurrentDownload(t *testing.T) {
 	}
 }
 
+// check list: 26, 29
 func TestAuth(t *testing.T) {
 	e := newEnv(t)
 	e.trust(t, "example.com")
@@ -414,6 +420,7 @@ func TestLimits(t *testing.T) {
 	wantErr(t, err, "larger than 100 bytes")
 }
 
+// check list: 71, 72, 73
 func TestStage1(t *testing.T) {
 	base := rootOnlyDir(t)
 	dir := filepath.Join(base, "stage1-images")

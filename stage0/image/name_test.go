@@ -351,6 +351,22 @@ func TestDiscoveryUsesCredentialsOfEachHost(t *testing.T) {
 	}
 }
 
+func TestShortNamesAreNotLookedUp(t *testing.T) {
+	e := newEnv(t)
+	w := newWeb(t, e)
+	for _, name := range []string{"redis", "library/redis"} {
+		_, err := e.fetch(t, name, FetchOptions{})
+		wantErr(t, err, "is no host that could be asked")
+		wantErr(t, err, "docker://")
+		if !errors.Is(err, store.ErrNotFound) {
+			t.Error(err)
+		}
+	}
+	if len(w.asked) != 0 {
+		t.Errorf("asked for %q", w.asked)
+	}
+}
+
 func TestNoArchOfAnotherMachineIsAsked(t *testing.T) {
 	e := newEnv(t)
 	_, err := e.fetch(t, "example.com/a,arch=pdp11", FetchOptions{})

@@ -29,6 +29,7 @@ func check(t *testing.T, s *Store, name string, data, sig []byte, want string) {
 
 const unknown = "signature made by unknown entity"
 
+// check list: 32, 33, 36
 func TestPrefixes(t *testing.T) {
 	sys, loc := t.TempDir(), t.TempDir()
 	s := New(sys, loc)
@@ -62,6 +63,7 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
+// check list: 32, 34
 func TestRootAndMasks(t *testing.T) {
 	sys, loc := t.TempDir(), t.TempDir()
 	s := New(sys, loc)
