@@ -10,11 +10,6 @@ import (
 	"github.com/rkt-systemd/rkt/internal/appc"
 )
 
-// Converted says whether an image came from an OCI or Docker image.
-func Converted(m *schema.ImageManifest) bool {
-	return appc.Annotation(m, AnnotationRepository) != ""
-}
-
 // Command is what an app runs when its user gives a program (--exec) and
 // arguments. For a converted image it is as with other tools of such images:
 // arguments replace Cmd, a program replaces Entrypoint and Cmd. For an App
@@ -27,7 +22,7 @@ func Command(m *schema.ImageManifest, exec, args []string) ([]string, error) {
 	if m.App != nil {
 		own = m.App.Exec
 	}
-	if len(args) == 0 || !Converted(m) {
+	if len(args) == 0 || !appc.Converted(m) {
 		return slices.Concat(own, args), nil
 	}
 	var entrypoint []string
@@ -37,18 +32,4 @@ func Command(m *schema.ImageManifest, exec, args []string) ([]string, error) {
 		}
 	}
 	return slices.Concat(entrypoint, args), nil
-}
-
-// ExtraEnvironment is what the image sets under names that the app section
-// cannot hold, NAME=VALUE.
-func ExtraEnvironment(m *schema.ImageManifest) ([]string, error) {
-	text := appc.Annotation(m, AnnotationEnvironment)
-	if text == "" {
-		return nil, nil
-	}
-	var env []string
-	if err := json.Unmarshal([]byte(text), &env); err != nil {
-		return nil, fmt.Errorf("image %q: annotation %q: %w", m.Name, AnnotationEnvironment, err)
-	}
-	return env, nil
 }

@@ -21,7 +21,7 @@ import (
 const (
 	AnnotationOriginal   = "appc.io/docker/originalname"
 	AnnotationRegistry   = "appc.io/docker/registryurl"
-	AnnotationRepository = "appc.io/docker/repository"
+	AnnotationRepository = appc.AnnotationDockerRepository
 	AnnotationTag        = "appc.io/docker/tag"
 	AnnotationImageID    = "appc.io/docker/imageid"      // digest of the configuration
 	AnnotationManifest   = "appc.io/docker/manifesthash" // digest of the manifest
@@ -42,13 +42,13 @@ const (
 	//
 	// With a colon the app section says it all. It holds only as long as the
 	// app's user and group are the ones of the image.
-	AnnotationUser = "appc.io/docker/user"
+	AnnotationUser = appc.AnnotationDockerUser
 
 	// AnnotationEnvironment is a JSON list of NAME=VALUE: variables that the app
 	// section cannot hold, since App Container restricts their names.
-	AnnotationEnvironment = "appc.io/docker/environment"
+	AnnotationEnvironment = appc.AnnotationDockerEnvironment
 	// AnnotationStopSignal is a signal's name or number: SIGQUIT, 3.
-	AnnotationStopSignal = "appc.io/docker/stopsignal"
+	AnnotationStopSignal = appc.AnnotationDockerStopSignal
 	// AnnotationHealthcheck is the configuration's Healthcheck as JSON; nothing runs it.
 	AnnotationHealthcheck = "appc.io/docker/healthcheck"
 )

@@ -81,7 +81,7 @@ func TestConvert(t *testing.T) {
 			if layered, err := appc.Layers(m); err != nil || len(layered.Layers) != len(img.Layers) || layered.Manifest != img.ManifestDigest {
 				t.Errorf("layers %+v, %v", layered, err)
 			}
-			if err := appc.CheckRunnable(m); err != nil || !Converted(m) {
+			if err := appc.CheckRunnable(m); err != nil || !appc.Converted(m) {
 				t.Error(err)
 			}
 		})
@@ -210,7 +210,7 @@ func TestCommand(t *testing.T) {
 			t.Errorf("Command(%+v) = %q, %v", c, got, err)
 		}
 	}
-	if env, err := ExtraEnvironment(converted); err != nil || !slices.Equal(env, []string{"a b=1"}) {
+	if env, err := appc.ExtraEnvironment(converted); err != nil || !slices.Equal(env, []string{"a b=1"}) {
 		t.Errorf("extra environment %q, %v", env, err)
 	}
 }

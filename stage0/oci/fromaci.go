@@ -118,7 +118,7 @@ func (c *converter) runOf(m *schema.ImageManifest) (*runFile, error) {
 	for _, e := range a.Environment {
 		run.Env = append(run.Env, e.Name+"="+e.Value)
 	}
-	extra, err := ExtraEnvironment(m)
+	extra, err := appc.ExtraEnvironment(m)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (run *runFile) labels(m *schema.ImageManifest) {
 		"documentation": appc.Annotation(m, "documentation"), "url": appc.Annotation(m, "homepage"),
 	} {
 		key = annotationPrefix + key
-		if _, ok := run.Labels[key]; !ok && value != "" && !Converted(m) {
+		if _, ok := run.Labels[key]; !ok && value != "" && !appc.Converted(m) {
 			run.Labels[key] = value
 		}
 	}

@@ -21,7 +21,7 @@
 //	NewImage(manifest, mediaType, config, platform), Assemble(config, layers) (*Image, error)
 //	Source; OpenLayout(ref), OpenArchive, OpenDockerArchive(ctx, ref, options); Sniff(path, decompress) (Kind, error)
 //	Convert(img, naming) (manifest, warnings, error); FromACI(manifest, diffIDs...) (config, warnings, error)
-//	Converted, Command, ExtraEnvironment: what a converted manifest says
+//	Command: what a converted manifest says
 //	WriteOCIArchive, WriteDockerArchive
 //
 // It knows nothing of the store, of trust or of the network. stage0/registry,

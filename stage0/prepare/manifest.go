@@ -13,6 +13,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/stage0/image"
+	"github.com/rkt-systemd/rkt/stage0/oci"
 )
 
 // AppSpec is an app as a command line or a pod file describes it: changes to
@@ -21,7 +22,8 @@ type AppSpec struct {
 	Name string // derived from the image's name when empty
 	// App takes the place of the image's app section.
 	App *types.App
-	// Exec replaces the exec vector, Args are appended to it.
+	// Exec replaces the exec vector, Args are appended to it; see oci.Command for
+	// images that were converted.
 	Exec, Args []string
 	User       string
 	Group      string
@@ -165,10 +167,17 @@ func (p *PodSpec) section(a *AppSpec, m *schema.ImageManifest) (*types.App, erro
 		}
 		s.User, s.Group = fmt.Sprint(p.UID), fmt.Sprint(p.GID)
 	}
-	if len(a.Exec) > 0 {
-		s.Exec = slices.Clone(a.Exec)
+	if a.App != nil { // it says what to run, whatever the image is
+		if len(a.Exec) > 0 {
+			s.Exec = slices.Clone(a.Exec)
+		}
+		s.Exec = append(s.Exec, a.Args...)
+	} else {
+		var err error
+		if s.Exec, err = oci.Command(m, a.Exec, a.Args); err != nil {
+			return nil, err
+		}
 	}
-	s.Exec = append(s.Exec, a.Args...)
 	if len(s.Exec) == 0 {
 		return nil, fmt.Errorf(`image %q has an empty "exec" (try --exec=BINARY)`, m.Name)
 	}

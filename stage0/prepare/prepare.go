@@ -208,7 +208,7 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 	}
 	dir := h.Dir()
 	if _, err := os.Lstat(filepath.Join(dir, podfs.OverlayPrepared)); errors.Is(err, os.ErrNotExist) {
-		return nil
+		return p.seed(dir, m)
 	} else if err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 		}
 	}
 	failpoint.Hit("prepare/mounted")
-	return nil
+	return p.seed(dir, m)
 }
 
 func (p *Preparer) overlay(dir, id, app, target string) error {

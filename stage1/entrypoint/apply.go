@@ -32,6 +32,11 @@ func apply(p *plan.Plan) error {
 	if err := os.Symlink("nspawn", podfs.Flavor); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
+	for _, d := range p.Dirs {
+		if err := makeDir(d); err != nil {
+			return fmt.Errorf("making the working directory %q of app %q: %w", d.Path, d.App, err)
+		}
+	}
 	for _, e := range p.Empty {
 		if err := emptyVolume(e); err != nil {
 			return fmt.Errorf("making the empty volume %q: %w", e.Name, err)
@@ -43,6 +48,20 @@ func apply(p *plan.Plan) error {
 		}
 	}
 	return nil
+}
+
+// makeDir makes a directory in an app's root.
+func makeDir(d plan.Dir) error {
+	root, err := rootpath.Open(podfs.AppRootfs(d.App))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dir, err := root.MkdirAll(d.Path, rootpath.Dir{Mode: 0o755})
+	if err != nil {
+		return err
+	}
+	return dir.Close()
 }
 
 func emptyVolume(e plan.EmptyVolume) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestLookup(t *testing.T) {
 	} {
 		got, err := lookup(root, c.user, c.group)
 		switch {
-		case c.err == "" && (err != nil || got != c.want):
+		case c.err == "" && (err != nil || !reflect.DeepEqual(got, c.want)):
 			t.Errorf("lookup(%q, %q) = %+v, %v, want %+v", c.user, c.group, got, err, c.want)
 		case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
 			t.Errorf("lookup(%q, %q) = %+v, %v, want an error with %q", c.user, c.group, got, err, c.err)
@@ -205,5 +206,48 @@ func TestRunRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), strings.SplitN(f, "=", 2)[0]) {
 			t.Errorf("%s: %v", f, err)
 		}
+	}
+}
+
+// check list: 59
+func TestDockerLookup(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"passwd": "root:x:0:0::/:\nredis:x:999:998::/:\nbad:x:1:x::/:\n",
+		"group":  "root:x:0:\nextra:x:500:a,redis\nothers:x:501:redis2\nmore:x:502:redis\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		user string
+		want plan.IDs
+		err  string
+	}{
+		{"redis", plan.IDs{UID: 999, GID: 998, Groups: []uint32{500, 502}}, ""},
+		{"999", plan.IDs{UID: 999, GID: 998}, ""},
+		{"1000", plan.IDs{UID: 1000}, ""},
+		{"root", plan.IDs{}, ""},
+		{"nobody", plan.IDs{}, `user "nobody" is not in the image's /etc/passwd`},
+		{"bad", plan.IDs{}, "no user or group number"},
+		{"4294967295", plan.IDs{}, "no user or group number"},
+	} {
+		got, err := dockerLookup(root, c.user)
+		switch {
+		case c.err == "" && (err != nil || !reflect.DeepEqual(got, c.want)):
+			t.Errorf("%q: %+v, %v, want %+v", c.user, got, err, c.want)
+		case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
+			t.Errorf("%q: %+v, %v, want an error with %q", c.user, got, err, c.err)
+		}
+	}
+	if got, err := dockerLookup(t.TempDir(), "1000"); err != nil || got.UID != 1000 {
+		t.Errorf("an image without /etc/passwd: %+v, %v", got, err)
+	}
+	if _, err := dockerLookup(t.TempDir(), "redis"); err == nil {
+		t.Error("a name without /etc/passwd")
 	}
 }

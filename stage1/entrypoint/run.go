@@ -224,7 +224,16 @@ func load(env Env, r abi.Run, dir string) (plan.Input, error) {
 		if app == nil {
 			continue // the plan says what is wrong
 		}
-		ids, err := lookup(podfs.AppRootfs(name), app.User, app.Group)
+		user := ""
+		if m.App != nil && app.User == m.App.User && app.Group == m.App.Group {
+			user = appc.DockerUser(m)
+		}
+		var ids plan.IDs
+		if user != "" {
+			ids, err = dockerLookup(podfs.AppRootfs(name), user)
+		} else {
+			ids, err = lookup(podfs.AppRootfs(name), app.User, app.Group)
+		}
 		if err != nil {
 			return in, fmt.Errorf("app %q: %w", name, err)
 		}

@@ -44,6 +44,8 @@ type Command struct {
 	// Unfiltered leaves out the app's capability bounding set, system call filter
 	// and no-new-privileges: event handlers.
 	Unfiltered bool
+	// Out has writes to /dev/stdout by path carried to the journal, see Spec.Out.
+	Out bool
 	// Dir overrides the app's working directory.
 	Dir string
 	// Env is added to the app's environment.
@@ -81,6 +83,11 @@ func Exec(s *Spec, c Command) error {
 	}
 	if s.Notify && !c.Root {
 		env = setEnv(env, "NOTIFY_SOCKET=/run/systemd/notify")
+	}
+	if !c.Out {
+		view := *s
+		view.Out = ""
+		s = &view
 	}
 	if err := enterRoot(s); err != nil {
 		return &Error{ExitRoot, err}

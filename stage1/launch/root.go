@@ -45,7 +45,7 @@ func enterRoot(s *Spec) error {
 	}
 	defer unix.Close(r.fd)
 	for _, step := range []func() error{
-		func() error { return r.dev(s.DevVolumes) },
+		func() error { return r.dev(s.DevVolumes, s.Out) },
 		func() error { return r.bindTree("/proc", "proc") },
 		func() error {
 			if s.OwnSys {
@@ -174,7 +174,7 @@ func (r *root) bindTree(source, name string) error {
 
 // dev makes /dev: a tmpfs with the pod's nodes one by one, its pts and shm.
 // Volumes that lie below /dev are carried over.
-func (r *root) dev(volumes []string) error {
+func (r *root) dev(volumes []string, out string) error {
 	t, err := r.dir("dev", 0o755)
 	if err != nil {
 		return err
@@ -236,8 +236,16 @@ func (r *root) dev(volumes []string) error {
 			return fmt.Errorf("making /dev/%s in the app: %w", n, err)
 		}
 	}
-	for _, l := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
-		{"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}, {"/run/systemd/journal/dev-log", "log"}, {"/proc/kcore", "core"}} {
+	links := [][2]string{{"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}}
+	if out != "" {
+		links = nil
+		for _, n := range []string{"stdout", "stderr"} {
+			if err := bindAt(d, n, out); err != nil {
+				return fmt.Errorf("making /dev/%s in the app: %w", n, err)
+			}
+		}
+	}
+	for _, l := range append(links, [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"pts/ptmx", "ptmx"}, {"/run/systemd/journal/dev-log", "log"}, {"/proc/kcore", "core"}}...) {
 		if err := unix.Symlinkat(l[0], d, l[1]); err != nil {
 			return fmt.Errorf("making /dev/%s in the app: %w", l[1], err)
 		}
@@ -256,8 +264,11 @@ func (r *root) dev(volumes []string) error {
 	return nil
 }
 
-func bindNode(dev int, name string) error {
-	m, err := clone("/dev/"+name, false)
+func bindNode(dev int, name string) error { return bindAt(dev, name, "/dev/"+name) }
+
+// bindAt shows source, no directory, at name in the new /dev.
+func bindAt(dev int, name, source string) error {
+	m, err := clone(source, false)
 	if err != nil {
 		return err
 	}

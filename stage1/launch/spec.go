@@ -41,6 +41,10 @@ type Spec struct {
 	// LogUnit is the host's unit under which journald files the app's lines; see
 	// OpenJournal.
 	LogUnit string `json:"logUnit,omitempty"`
+	// Out is a FIFO of the pod's root that stands at /dev/stdout and /dev/stderr,
+	// "" for links to the process's own descriptors. Only the app itself and its
+	// handlers get it: others have a terminal or pipes there.
+	Out string `json:"out,omitempty"`
 	// Notify says that the app itself tells systemd when it is ready.
 	Notify bool `json:"notify,omitempty"`
 	// Binds are single files of the pod shown in the app.

@@ -24,6 +24,8 @@ import (
 // IDs are an app's user and groups, looked up in its root.
 type IDs struct {
 	UID, GID uint32
+	// Groups are those that list the user of a converted image.
+	Groups []uint32
 }
 
 // Input is what a plan is made from.
@@ -58,6 +60,7 @@ type Facts struct {
 // Plan is the outcome.
 type Plan struct {
 	Apps   []launch.Spec
+	Dirs   []Dir
 	Files  []File
 	Mounts []Mount
 	// Empty are volumes to make below the pod directory.
@@ -157,13 +160,25 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	s := launch.Spec{
 		Name: name, Root: path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir), Exec: app.Exec, Dir: app.WorkingDirectory,
 		UID: ids.UID, GID: ids.GID, ReadOnlyRoot: ra.ReadOnlyRootFS, MaskPaths: !in.Run.DisablePaths,
-		Env: environment(name, app, in.Run), LogUnit: in.Facts.LogUnit,
+		LogUnit: in.Facts.LogUnit,
 	}
 	if s.Dir == "" {
 		s.Dir = "/"
 	}
+	extra, err := appc.ExtraEnvironment(img)
+	if err != nil {
+		return err
+	}
+	s.Env = environment(name, app, extra)
 	for _, g := range app.SupplementaryGIDs {
 		s.Groups = append(s.Groups, uint32(g))
+	}
+	if app.SupplementaryGIDs == nil {
+		s.Groups = append(s.Groups, ids.Groups...)
+	}
+	if appc.Converted(img) {
+		s.Out = path.Join(OutDir, name)
+		p.Dirs = append(p.Dirs, Dir{App: name, Path: s.Dir})
 	}
 	for _, h := range app.EventHandlers {
 		if len(h.Exec) == 0 || !strings.HasPrefix(h.Exec[0], "/") {
@@ -202,7 +217,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 
 // environment applies the defaults below and the executor's names above what
 // manifests and flags gave (appc spec, "Execution Environment").
-func environment(name string, app *types.App, run abi.Run) []string {
+func environment(name string, app *types.App, extra []string) []string {
 	have := map[string]string{}
 	var order []string
 	set := func(k, v string) {
@@ -214,6 +229,10 @@ func environment(name string, app *types.App, run abi.Run) []string {
 	for _, d := range [][2]string{{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, {"SHELL", "/bin/sh"},
 		{"USER", "root"}, {"LOGNAME", "root"}, {"HOME", "/root"}} {
 		set(d[0], d[1])
+	}
+	for _, kv := range extra {
+		k, v, _ := strings.Cut(kv, "=")
+		set(k, v)
 	}
 	for _, e := range app.Environment {
 		set(e.Name, e.Value)
@@ -281,6 +300,13 @@ func (p *Plan) isolators(s *launch.Spec, isolators types.Isolators, run abi.Run)
 	return limits, err
 }
 
+// OutDir holds the FIFOs of launch.Spec.Out in the pod's root; a socket unit
+// makes each.
+const OutDir = "/run/rkt/out"
+
+// Dir is a directory to be made in an app's root if it is missing.
+type Dir struct{ App, Path string }
+
 // FilterDir holds the compiled filters in the pod's root.
 const FilterDir = "/rkt/filters"
 
@@ -342,7 +368,15 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 			u.Add("Unit", key, other+".service")
 		}
 	}
+	if s.Out != "" {
+		out := "out@" + s.Name + ".socket"
+		u.Add("Unit", "Requires", out)
+		u.Add("Unit", "After", out)
+	}
 	u.Add("Service", "Type", "notify")
+	if sig := appc.Annotation(img, appc.AnnotationDockerStopSignal); sig != "" && appc.Converted(img) {
+		u.Add("Service", "KillSignal", sig)
+	}
 	access := "main"
 	if s.Notify {
 		access = "all" // a script may have systemd-notify speak for it

@@ -81,6 +81,13 @@ func render(p *Plan) []txtar.File {
 		}
 		files = append(files, txtar.File{Name: "want/mounts", Data: lines(l)})
 	}
+	if len(p.Dirs) > 0 {
+		var l []string
+		for _, d := range p.Dirs {
+			l = append(l, d.App+":"+d.Path)
+		}
+		files = append(files, txtar.File{Name: "want/dirs", Data: lines(l)})
+	}
 	if len(p.Warnings) > 0 {
 		files = append(files, txtar.File{Name: "want/warnings", Data: lines(p.Warnings)})
 	}
@@ -371,8 +378,8 @@ func TestEnvironment(t *testing.T) {
 	a.Environment.Set("PATH", "/only")
 	a.Environment.Set("AC_APP_NAME", "liar")
 	a.Environment.Set("container", "liar")
-	got := environment("a", a, in.Run)
-	want := []string{"PATH=/only", "SHELL=/bin/sh", "USER=root", "LOGNAME=root", "HOME=/root", "AC_APP_NAME=a", "container=rkt"}
+	got := environment("a", a, []string{"a b=1", "PATH=/image"})
+	want := []string{"PATH=/only", "SHELL=/bin/sh", "USER=root", "LOGNAME=root", "HOME=/root", "a b=1", "AC_APP_NAME=a", "container=rkt"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

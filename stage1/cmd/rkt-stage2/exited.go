@@ -29,6 +29,9 @@ func exited(args []string) error {
 		return errors.New("usage: rkt-stage2 exited NAME")
 	}
 	app := args[0]
+	if err := lastWords(app); err != nil {
+		fmt.Fprintln(os.Stderr, err) // the status matters more
+	}
 	status := exitStatus(os.Getenv("SERVICE_RESULT"), os.Getenv("EXIT_CODE"), os.Getenv("EXIT_STATUS"))
 	if err := writeStatus(app, status); err != nil {
 		return err

@@ -1,6 +1,7 @@
 // Command rkt-stage2 is what runs inside a pod before the apps: PID 1 until it
 // execs the pod's systemd (init), the launcher of apps, handlers and shells
-// (app, handler, enter, shell), and the writer of exit statuses (exited).
+// (app, handler, enter, shell), the writer of exit statuses (exited) and the
+// reader of what apps write to /dev/stdout by path (out).
 //
 // It starts once or more for every app of every pod, so it stays small: the
 // standard library and x/sys.
@@ -23,7 +24,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, errors.New("usage: rkt-stage2 init|app|handler|exited|enter|shell …"))
+		fail(2, errors.New("usage: rkt-stage2 init|app|handler|exited|enter|shell|out …"))
 	}
 	var err error
 	args := os.Args[2:]
@@ -40,6 +41,8 @@ func main() {
 		err = enter(args)
 	case "shell":
 		err = shell(args)
+	case "out":
+		err = out(args)
 	default:
 		err = fmt.Errorf("unknown verb %q", os.Args[1])
 	}
@@ -87,7 +90,7 @@ func runApp(args []string) error {
 	if err := openJournal(s); err != nil {
 		return err
 	}
-	return launch.Exec(s, launch.Command{Argv: s.Exec, Ready: true})
+	return launch.Exec(s, launch.Command{Argv: s.Exec, Ready: true, Out: true})
 }
 
 func runHandler(args []string) error {
@@ -105,7 +108,7 @@ func runHandler(args []string) error {
 	if err := openJournal(s); err != nil {
 		return err
 	}
-	return launch.Exec(s, launch.Command{Argv: argv, Root: true, Unfiltered: true})
+	return launch.Exec(s, launch.Command{Argv: argv, Root: true, Unfiltered: true, Out: true})
 }
 
 func openJournal(s *launch.Spec) error {
