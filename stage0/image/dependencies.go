@@ -63,7 +63,16 @@ func (f *Fetcher) fetchDependencies(ctx context.Context, img Image, policy PullP
 		}
 		queue = append(queue, next...)
 	}
-	return checkGraph(top)
+	if err := checkGraph(top); err != nil {
+		return err
+	}
+	// What is used through another image must not be collected either.
+	for key := range g.byKey {
+		if err := f.Store.Touch(key); err != nil {
+			f.log().WithError(err).Debug("noting the use of an image, ignoring")
+		}
+	}
+	return nil
 }
 
 type graph struct {

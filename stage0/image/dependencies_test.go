@@ -157,3 +157,31 @@ func TestPinnedDependencyNeedsNoRequest(t *testing.T) {
 		t.Errorf("asked for %q", w.asked)
 	}
 }
+
+// check list: 55
+func TestEndlessDependencyIsCutAtItsSize(t *testing.T) {
+	e := newEnv(t)
+	e.f.Insecure = InsecureImage
+	w := newWeb(t, e)
+	w.page("example.com", webTemplate)
+	w.files["example.com/i/example.com/b/latest.aci"] = make([]byte, 3*sizeSlack)
+	path := acitest.Build(t, e.dir, acitest.Manifest("example.com/a", "1", depends(`{"imageName":"example.com/b","size":1000}`)))
+	_, err := e.fetch(t, path, FetchOptions{})
+	wantErr(t, err, fmt.Sprintf("larger than %d bytes", 1000+sizeSlack))
+}
+
+// A dependency's own name decides who may sign it, and is known before the download.
+func TestDependencySignedForAnotherPrefix(t *testing.T) {
+	e := newEnv(t)
+	e.trust(t, "example.com/a")
+	w := newWeb(t, e)
+	w.page("example.com", webTemplate)
+	w.put(t, e.key, "example.com/i/example.com/b/latest", acitest.Manifest("example.com/b", ""))
+	path := acitest.Build(t, e.dir, acitest.Manifest("example.com/a", "1", depends("example.com/b")))
+	e.key.SignFile(t, path)
+	_, err := e.fetch(t, path, FetchOptions{})
+	wantErr(t, err, "unknown entity")
+	if w.count("latest.aci.asc") != 1 || w.count("latest.aci") != 1 {
+		t.Errorf("asked for %q", w.asked)
+	}
+}

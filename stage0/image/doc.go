@@ -20,7 +20,8 @@
 //	*SignatureError (with Hint()), *UnsupportedError, *NotStoredError, *StatusError
 //	(*Fetcher) DiscoverKeys(ctx, name, plain), DownloadKey(ctx, found, url, plain)
 //	KeyQuestion, *KeyTrustError (with Hint()), *PinError
-//	Progress{Begin}, Transfer{Add, Done}; NewProgress(w, terminal, notifySocket) Progress; Size(n) string
+//	Progress{Begin}, Transfer{Add, Done}; NewProgress(w, terminal, notifySocket) Progress
+//	LogWriter(p, w) io.Writer; Size(n) string
 //
 // stage0/prepare and stage0/cli may import it.
 package image

@@ -223,15 +223,21 @@ func (f *Fetcher) earlySignature(ctx context.Context, c *http.Client, ref Ref, o
 	return sig, at, f.someoneKnown(ref, sig)
 }
 
-// someoneKnown says early that a signature is by no key in the store at all.
+// someoneKnown says early that a signature is by no key that may sign the
+// image, as far as its name is known.
 func (f *Fetcher) someoneKnown(ref Ref, sig []byte) error {
 	c, err := f.begin(ref, bytes.NewReader(sig))
 	if err != nil {
 		return err
 	}
 	defer c.abort()
-	if err := c.v.KnownAtAll(); err != nil {
-		return &SignatureError{Image: ref.Text, Err: err}
+	if ref.Kind == KindName {
+		err = c.v.Known(ref.Name)
+	} else {
+		err = c.v.KnownAtAll()
+	}
+	if err != nil {
+		return &SignatureError{Image: ref.Text, Name: ref.Name, Err: err}
 	}
 	return nil
 }

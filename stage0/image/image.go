@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"sync"
@@ -63,16 +64,21 @@ func (e *SignatureError) Error() string {
 
 func (e *SignatureError) Unwrap() error { return e.Err }
 
-// Hint is what the user can do about it.
+// Hint is what the user can do about it, "" when nothing but a better
+// signature helps.
 func (e *SignatureError) Hint() string {
 	name := e.Name
 	if name == "" {
 		name = "NAME"
 	}
-	if errors.Is(e.Err, keystore.ErrUnknownSigner) {
+	var status *StatusError
+	switch {
+	case errors.Is(e.Err, keystore.ErrUnknownSigner):
 		return "rkt trust --prefix=" + name
+	case errors.Is(e.Err, fs.ErrNotExist), errors.As(e.Err, &status) && status.Code == http.StatusNotFound:
+		return "the image has no signature: --signature=FILE names one elsewhere, rkt --insecure-options=image does without"
 	}
-	return "rkt --insecure-options=image switches signature verification off"
+	return ""
 }
 
 // NotStoredError means that an image is not in the store and was not fetched.

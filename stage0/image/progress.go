@@ -166,7 +166,9 @@ func (p *progress) draw(ended *transfer) {
 	if p.lines > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", p.lines)
 	}
-	b.WriteString("\r\x1b[J")
+	if p.lines > 0 {
+		b.WriteString("\r\x1b[J")
+	}
 	width := p.columns()
 	if ended != nil {
 		b.WriteString(ended.line(width) + "\n")
@@ -176,6 +178,31 @@ func (p *progress) draw(ended *transfer) {
 		b.WriteString(t.line(width) + "\n")
 	}
 	_, _ = io.WriteString(p.w, b.String())
+}
+
+// LogWriter keeps lines written to w, the terminal that p draws on, above the
+// bars: drawing again would wipe them out.
+func LogWriter(p Progress, w io.Writer) io.Writer {
+	if bars, ok := p.(*progress); ok && bars.terminal {
+		return &logWriter{bars, w}
+	}
+	return w
+}
+
+type logWriter struct {
+	p *progress
+	w io.Writer
+}
+
+func (l *logWriter) Write(line []byte) (int, error) {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	if l.p.lines > 0 {
+		fmt.Fprintf(l.p.w, "\x1b[%dA\r\x1b[J", l.p.lines)
+		l.p.lines = 0
+		defer l.p.draw(nil)
+	}
+	return l.w.Write(line)
 }
 
 func (p *progress) columns() int {

@@ -87,3 +87,21 @@ func TestProgressStatus(t *testing.T) {
 		t.Errorf("%q, want %q", states[2], want)
 	}
 }
+
+func TestLogLinesStayAboveTheBars(t *testing.T) {
+	var out strings.Builder
+	p := &progress{w: &out, terminal: true, now: func() time.Time { return time.Unix(0, 0) }}
+	log := LogWriter(p, &out)
+	if n, err := log.Write([]byte("early\n")); n != 6 || err != nil || out.String() != "early\n" {
+		t.Errorf("%d, %v, %q", n, err, out.String())
+	}
+	x := p.Begin("x", 10)
+	out.Reset()
+	if _, err := log.Write([]byte("late\n")); err != nil || !strings.HasPrefix(out.String(), "\x1b[1A\r\x1b[Jlate\nx [") {
+		t.Errorf("%v, %q", err, out.String())
+	}
+	x.Done(nil)
+	if other := LogWriter(noProgress{}, &out); other != &out {
+		t.Error("without bars there is something between")
+	}
+}
