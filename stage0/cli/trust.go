@@ -172,13 +172,21 @@ func (a *app) showKeys(prefix, from string, w io.Writer, keys []keystore.Key) {
 
 // askKeys shows discovered keys during a fetch and asks for them.
 func (a *app) askKeys(_ context.Context, q image.KeyQuestion) (bool, error) {
+	if !a.interactive() {
+		return false, errors.New("without a terminal nobody can be asked")
+	}
 	a.showKeys(q.Prefix, q.URL, a.Stderr, q.Keys)
-	return a.confirm()
+	return yesOrNo(a.Stdin, a.Stderr)
+}
+
+// interactive says whether somebody sees a question and can answer it.
+func (a *app) interactive() bool {
+	return a.Terminal && a.Stdin != nil && term.IsTerminal(int(a.Stdin.Fd()))
 }
 
 // confirm asks until the answer is yes or no.
 func (a *app) confirm() (bool, error) {
-	if !a.Terminal || a.Stdin == nil || !term.IsTerminal(int(a.Stdin.Fd())) {
+	if !a.interactive() {
 		return false, hint(errors.New("the fingerprint must be reviewed on a terminal"),
 			"compare the fingerprint above with the signer's, then use --skip-fingerprint-review")
 	}

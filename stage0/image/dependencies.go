@@ -209,7 +209,7 @@ func (f *Fetcher) dependency(ctx context.Context, w wish, policy PullPolicy, top
 		return Image{}, &NotStoredError{w.ref.display(), "the pull policy is never"}
 	}
 	if host := discovery.Host(w.ref.Name); discovery.LocalHost(host) && !discovery.LocalHost(discovery.Host(top)) {
-		return Image{}, &NotStoredError{w.ref.display(), fmt.Sprintf("and image %q cannot send rkt to the local host %q", top, host)}
+		return Image{}, &NotStoredError{w.ref.display(), fmt.Sprintf("image %q cannot send rkt to the local host %q", top, host)}
 	}
 	labels := map[string]string{}
 	labels["os"], labels["arch"] = appc.HostOSArch()

@@ -33,12 +33,12 @@ type KeyTrustError struct {
 }
 
 func (e *KeyTrustError) Error() string {
-	s := fmt.Sprintf("the keys at %q (%s) sign images of %q, but are not trusted: nobody can be asked without a terminal",
-		e.URL, strings.Join(e.Fingerprints, ", "), e.Name)
+	cause := "nobody can be asked without a terminal"
 	if e.Err != nil {
-		s += ": " + e.Err.Error()
+		cause = e.Err.Error()
 	}
-	return s + "; use --trust-keys-from-https, or review them with " + e.Hint()
+	return fmt.Sprintf("the keys at %q (%s) sign images of %q, but are not trusted: %s; use --trust-keys-from-https, or review them with %s",
+		e.URL, strings.Join(e.Fingerprints, ", "), e.Name, cause, e.Hint())
 }
 
 // Unwrap gives the cause.

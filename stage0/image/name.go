@@ -45,7 +45,7 @@ func (f *Fetcher) fetchName(ctx context.Context, ref Ref, o FetchOptions) (Image
 	img, err := f.fetchDiscovered(ctx, ref, labels, o)
 	var none *discovery.NotFoundError
 	if errors.As(err, &none) {
-		err = withCandidates(ref.Text, &NotStoredError{ref.display(), "and nobody offers it: " + err.Error()})
+		err = withCandidates(ref.Text, &NotStoredError{ref.display(), "nobody offers it: " + err.Error()})
 	}
 	if err != nil && unverified != nil {
 		return Image{}, fmt.Errorf("%w (%w)", unverified, err)
@@ -85,7 +85,7 @@ func fitsMachine(have, want map[string]string) bool {
 // fetchDiscovered fetches a name from the first endpoint that has it.
 func (f *Fetcher) fetchDiscovered(ctx context.Context, ref Ref, labels map[string]string, o FetchOptions) (Image, error) {
 	if host := discovery.Host(ref.Name); !strings.Contains(host, ".") && !discovery.LocalHost(host) {
-		return Image{}, withCandidates(ref.Text, &NotStoredError{ref.display(), fmt.Sprintf("and %q is no host that could be asked for it", host)})
+		return Image{}, withCandidates(ref.Text, &NotStoredError{ref.display(), fmt.Sprintf("%q is no host that could be asked for it", host)})
 	}
 	if o.found == "" {
 		o.found = ref.Name
