@@ -487,3 +487,24 @@ func TestDiscoveredRequestsAvoidLocalHosts(t *testing.T) {
 	_, err := e.fetch(t, "example.com/a:1", FetchOptions{})
 	wantErr(t, err, `redirect to the local host "127.0.0.1"`)
 }
+
+func FuzzHeaders(f *testing.F) {
+	f.Add("bytes 0-9/10", "max-age=5", "Wed, 21 Oct 2015 07:28:00 GMT", "3")
+	f.Add("bytes */10", "no-cache, max-age=99999999999999999999", "", "Wed, 21 Oct 2015 07:28:00 GMT")
+	f.Fuzz(func(t *testing.T, rng, cache, date, after string) {
+		start, total, err := contentRange(rng)
+		if err == nil && (start < 0 || total >= 0 && start >= total) && total != -1 {
+			t.Errorf("%q: %d of %d", rng, start, total)
+		}
+		if age, _ := maxAge(http.Header{"Cache-Control": {cache}}); age < 0 || age > longestAge {
+			t.Errorf("%q: %d", cache, age)
+		}
+		h := http.Header{"Last-Modified": {date}, "Date": {date}, "Etag": {cache}, "Retry-After": {after}}
+		if v := validatorsOf(h); v.LastModified != "" {
+			t.Errorf("%q proves something", date)
+		}
+		if statusError("x", &http.Response{Header: h, StatusCode: 503}).after > 1<<31*time.Second && transient(statusError("x", &http.Response{Header: h, StatusCode: 503})) {
+			t.Errorf("%q is waited for", after)
+		}
+	})
+}
