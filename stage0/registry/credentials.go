@@ -103,8 +103,8 @@ func (c *Client) findSecret(ctx context.Context, e *endpoint) (secret, error) {
 	var ignored []error
 	for _, path := range c.AuthFiles {
 		f, err := readAuthFile(path)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) && len(c.AuthFiles) > 1 {
-			continue
+		if len(c.AuthFiles) > 1 && (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) {
+			continue // one of many places; a single one was asked for by name
 		}
 		if err != nil {
 			ignored = append(ignored, fmt.Errorf("reading logins: %w", err))

@@ -258,9 +258,6 @@ func TestDistribution(t *testing.T) {
 			push(multi, "acme/multi:1", "--all")
 
 			c := &Client{Timeouts: quick(), Config: &config.Config{Registries: map[string]config.Registry{}}}
-			c.Timeouts.Header = 5 * time.Second
-			c.Timeouts.Stall = 5 * time.Second
-			c.Timeouts.Document = 10 * time.Second
 			defer c.CloseIdle()
 			if secure {
 				c.Config.Registries[d.host] = config.Registry{Prefix: d.host, CA: d.ca}

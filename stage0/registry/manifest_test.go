@@ -246,7 +246,11 @@ func TestHostileManifests(t *testing.T) {
 			s := newSite(t, true)
 			s.image(t, "a", "1", "amd64", []byte("x"))
 			s.hook = func(w http.ResponseWriter, r *http.Request) bool { return tt.hook(s, w, r) }
-			img, err := open(t, client(t, s), s.host+"/a:1").Image(soon(t), amd64)
+			c := client(t, s)
+			if tt.err == "stalled" || strings.Contains(tt.err, "timeout") {
+				c.Timeouts = tight()
+			}
+			img, err := open(t, c, s.host+"/a:1").Image(soon(t), amd64)
 			if img != nil {
 				t.Error("there is an image")
 			}
@@ -396,6 +400,10 @@ func TestPlainHTTPAndUnknownCertificates(t *testing.T) {
 				return
 			}
 			wantError(t, err, tt.err)
+			var hint interface{ Hint() string }
+			if !errors.As(err, &hint) || !strings.Contains(hint.Hint(), "registries.d") {
+				t.Errorf("no hint: %v", err)
+			}
 			if n := len(plain.requests()); n != 0 {
 				t.Errorf("%d requests over http", n)
 			}

@@ -174,6 +174,8 @@ func (c *Client) follow(ctx context.Context, e *endpoint, u *url.URL, r request,
 			resp.Body = &stallReader{body: resp.Body, cancel: cancel, after: e.timeouts.Stall, left: e.timeouts.Stall}
 			return resp, u, nil
 		}
+		// Read to the end, a short answer lets the connection be used again.
+		_, _ = io.CopyN(io.Discard, resp.Body, maxErrorBody)
 		resp.Body.Close()
 		next, err := c.redirect(e, u, resp.Header.Get("Location"), hop)
 		if err != nil {

@@ -154,12 +154,20 @@ func mustJSON(t *testing.T, v any) []byte {
 	return data
 }
 
-// quick are time-outs for tests.
+// quick are time-outs for tests: nothing that works comes near them, also on a
+// busy machine.
 func quick() Timeouts {
 	return Timeouts{
-		Connect: 2 * time.Second, TLS: 2 * time.Second, Header: 400 * time.Millisecond, Stall: 200 * time.Millisecond,
-		Document: time.Second, Backoff: time.Millisecond, Wait: 20 * time.Millisecond, Helper: 2 * time.Second,
+		Connect: 10 * time.Second, TLS: 10 * time.Second, Header: 5 * time.Second, Stall: 5 * time.Second,
+		Document: 10 * time.Second, Backoff: time.Millisecond, Wait: 20 * time.Millisecond, Helper: 10 * time.Second,
 	}
+}
+
+// tight are those of tests in which a server is too slow.
+func tight() Timeouts {
+	t := quick()
+	t.Header, t.Stall, t.Document = 300*time.Millisecond, 150*time.Millisecond, time.Second
+	return t
 }
 
 // client trusts the certificates of sites and nothing else out of the ordinary.
