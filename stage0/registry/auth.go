@@ -85,7 +85,7 @@ func (c *Client) authorize(ctx context.Context, e *endpoint, origin string, head
 			case errors.As(err, &status) && errors.Is(err, ErrUnauthorized):
 				return fail(err)
 			case err != nil:
-				return "", fmt.Errorf("getting a token for %q: %w", e.host+"/"+e.repository, err)
+				return "", &tokenError{e.host + "/" + e.repository, err}
 			}
 			c.keepToken(key, t)
 			return t.header, nil
@@ -107,6 +107,19 @@ func (c *Client) authorize(ctx context.Context, e *endpoint, origin string, head
 	}
 	return fail(fmt.Errorf("it offers only %.100q, of which none is supported", strings.Join(offered, ", ")))
 }
+
+// tokenError is trouble with a token server. It does not unwrap to its cause,
+// which was retried here and says nothing about the registry: not that it should
+// be asked again, nor over http.
+type tokenError struct {
+	repository string
+	err        error
+}
+
+func (e *tokenError) Error() string {
+	return fmt.Sprintf("getting a token for %q: %v", e.repository, e.err)
+}
+func (e *tokenError) Is(target error) bool { return target != ErrNotFound && errors.Is(e.err, target) }
 
 // bearer gets a token from the server that a challenge names.
 func (c *Client) bearer(ctx context.Context, e *endpoint, ch challenge, s secret) (token, error) {
