@@ -283,8 +283,10 @@ func (a *app) fetcher(st *stores, policy image.PullPolicy) (*image.Fetcher, erro
 	if err != nil {
 		return nil, err
 	}
+	progress := image.NewProgress(a.Stderr, a.Terminal, a.Getenv("NOTIFY_SOCKET"))
+	a.log.SetOutput(image.LogWriter(progress, a.log.Out))
 	f := &image.Fetcher{Store: st.store, Keys: keystore.New(a.systemConfig, a.localConfig), Config: c, Insecure: insecure, Policy: policy,
-		TrustKeysFromHTTPS: a.trustHTTPS, Progress: image.NewProgress(a.Stderr, a.Terminal, a.Getenv("NOTIFY_SOCKET")), Log: a.log, Ask: a.askKeys}
+		TrustKeysFromHTTPS: a.trustHTTPS, Progress: progress, Log: a.log, Ask: a.askKeys}
 	if a.EUID == 0 && tree.SupportsOverlay(st.dir) == nil {
 		f.Trees = st.trees
 	}

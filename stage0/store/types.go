@@ -57,10 +57,9 @@ type Admission struct {
 	Identities  []string `json:"identities,omitempty"`
 }
 
-// Verified says whether the image passed a check when it came in.
-func (a Admission) Verified() bool {
-	return a.Kind == AdmittedSigned || a.Kind == AdmittedSystem || a.Kind == AdmittedDigest
-}
+// Verified says whether somebody trusted vouched for the image under its name.
+// A digest vouches for content alone: whoever made the image chose its name.
+func (a Admission) Verified() bool { return a.Kind == AdmittedSigned || a.Kind == AdmittedSystem }
 
 // Record is what the store knows about an image.
 type Record struct {

@@ -111,9 +111,12 @@ func (p *planner) find(parent *schema.ImageManifest, d types.Dependency) (string
 		for _, l := range d.Labels {
 			labels[l.Name.String()] = l.Value
 		}
-		r, err = p.store.FindFunc(d.ImageName.String(), labels, func(r store.Record) bool {
-			return compatible(parent, r, "os") && compatible(parent, r, "arch")
-		})
+		fits := func(r store.Record) bool { return compatible(parent, r, "os") && compatible(parent, r, "arch") }
+		// An image that nobody vouches for never takes the place of one that somebody does.
+		r, err = p.store.FindFunc(d.ImageName.String(), labels, func(r store.Record) bool { return fits(r) && r.Admission.Verified() })
+		if errors.Is(err, store.ErrNotFound) {
+			r, err = p.store.FindFunc(d.ImageName.String(), labels, fits)
+		}
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return "", fmt.Errorf("%w (fetch it first)", err)
