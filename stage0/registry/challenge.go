@@ -117,18 +117,19 @@ func (p *challengeParser) param(name string) error {
 func (p *challengeParser) quoted() (string, error) {
 	var b strings.Builder
 	for i := 1; i < len(p.rest); i++ {
-		switch ch := p.rest[i]; {
-		case ch == '"':
+		ch := p.rest[i]
+		if ch == '"' {
 			p.rest = p.rest[i+1:]
 			return b.String(), nil
-		case ch == '\\' && i+1 < len(p.rest):
-			i++
-			b.WriteByte(p.rest[i])
-		case ch < ' ' && ch != '\t' || ch == 0x7f:
-			return "", errors.New("a control character")
-		default:
-			b.WriteByte(ch)
 		}
+		if ch == '\\' && i+1 < len(p.rest) {
+			i++
+			ch = p.rest[i]
+		}
+		if ch < ' ' && ch != '\t' || ch == 0x7f {
+			return "", errors.New("a control character")
+		}
+		b.WriteByte(ch)
 	}
 	return "", errors.New("a quotation mark is missing")
 }
