@@ -40,7 +40,7 @@ func Detect(head []byte) (Format, error) {
 		return XZ, nil
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		return Zstd, nil
-	case len(head) >= 512 && (string(head[257:262]) == "ustar" || v7Header(head[:512])):
+	case len(head) >= 512 && (string(head[257:262]) == "ustar" || v7Header(head[:512]) || emptyTar(head[:512])):
 		return Tar, nil
 	case bytes.HasPrefix(head, []byte("-----BEGIN PGP MESSAGE-----")) || encrypted(head):
 		return "", errors.New("the image is encrypted with OpenPGP, which is not supported: decrypt it first (gpg --decrypt)")
@@ -67,6 +67,10 @@ func v7Header(b []byte) bool {
 	}
 	return want == sum && sum != 8*' '
 }
+
+// emptyTar says whether a block is the end of an archive: empty layers, which
+// docker save writes, begin with it.
+func emptyTar(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
 // encrypted recognises an OpenPGP message with a session key packet (tags 1 and 3).
 func encrypted(head []byte) bool {

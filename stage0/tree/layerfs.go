@@ -39,7 +39,6 @@ type layerExtractor struct {
 	// implied are directories that lower layers describe, followed the lower
 	// links that were gone through, copied the files brought up to be linked to.
 	implied, followed, copied map[string]bool
-	real                      map[string]string // directories as written: as they are
 }
 
 func newLayerExtractor(dir string, lowers []string, l Limits, warn func(string)) (*layerExtractor, error) {
@@ -54,7 +53,7 @@ func newLayerExtractor(dir string, lowers []string, l Limits, warn func(string))
 	}
 	lx := &layerExtractor{
 		extractor: x, lower: v, whiteouts: map[string]bool{}, opaque: map[string]bool{},
-		implied: map[string]bool{"": true}, followed: map[string]bool{}, copied: map[string]bool{}, real: map[string]string{},
+		implied: map[string]bool{"": true}, followed: map[string]bool{}, copied: map[string]bool{},
 	}
 	if x.dirs[""], err = lx.lowerMeta(""); err != nil {
 		lx.close()
@@ -162,10 +161,10 @@ func (x *layerExtractor) layerDir(rel string) (fd int, real string, err error) {
 	if rel == "." || rel == "" {
 		return x.root, "", nil
 	}
-	if real, ok := x.real[rel]; ok {
-		if fd, ok := x.open.get(real); ok {
-			return fd, real, nil
-		}
+	// What is open under this very path has no link on its way. Where links led
+	// is not remembered: the layer may put something else in their place.
+	if fd, ok := x.open.get(rel); ok {
+		return fd, rel, nil
 	}
 	fd, real, links := x.root, "", 0
 	for todo := strings.Split(rel, "/"); len(todo) > 0; {
@@ -200,10 +199,6 @@ func (x *layerExtractor) layerDir(rel string) (fd int, real string, err error) {
 			fd, real = x.root, ""
 		}
 	}
-	if len(x.real) > 1<<16 { // a cache, no more
-		clear(x.real)
-	}
-	x.real[rel] = real
 	return fd, real, nil
 }
 
@@ -354,10 +349,8 @@ func (x *layerExtractor) finishLayer() error {
 		}
 	}
 	for p := range x.implied {
-		if m, ok := x.dirs[p]; ok && p != "" && x.hidden(p) {
-			d := defaultDir()
-			d.atime, d.mtime = m.atime, m.mtime
-			x.dirs[p] = d
+		if _, ok := x.dirs[p]; ok && p != "" && x.hidden(p) {
+			x.dirs[p] = defaultDir()
 		}
 	}
 	if len(x.lower.roots) > 0 {

@@ -158,6 +158,8 @@ func TestLayers(t *testing.T) {
 		{"file through an absolute lower link", [][]string{{"usr/", "bin->/usr"}, {"bin/sh=x"}}, []string{"/", "bin -> /usr", "usr/", "usr/sh = x"}},
 		{"file through a link that leaves", [][]string{{"bin->../../../etc"}, {"bin/sh=x"}}, []string{"/", "bin -> ../../../etc", "etc/", "etc/sh = x"}},
 		{"file through an own link", [][]string{{"a->b", "a/x=1"}}, []string{"/", "a -> b", "b/", "b/x = 1"}},
+		{"own link that becomes a directory", [][]string{{"a->b", "a/x=1", "a/", "a/y=2"}}, []string{"/", "a/", "a/y = 2", "b/", "b/x = 1"}},
+		{"lower link that becomes a directory", [][]string{{"b/", "a->b"}, {"a/x=1", "a/", "a/y=2"}}, []string{"/", "a/", "a/y = 2", "b/", "b/x = 1"}},
 		{"link circle", [][]string{{"a->b", "b->a"}, {"a/x=1"}}, nil},
 		{"whiteout through a lower link", [][]string{{"usr/", "usr/x=1", "u->usr"}, {"u/.wh.x"}}, []string{"/", "u -> usr", "usr/"}},
 		{"late whiteout of a link gone through", [][]string{{"e/", "d->e"}, {"d/x=1", ".wh.d"}}, []string{"/", "d/", "d/x = 1", "e/"}},
