@@ -76,7 +76,8 @@ storage: {filesystem: {rootdirectory: $D/registry}}
 http: {addr: "localhost:5443", tls: {certificate: $D/tls.pem, key: $D/tls.key}}
 auth: {htpasswd: {realm: test, path: $D/htpasswd}}
 X
-for r in plain tls; do systemd-run --quiet --unit=test-registry-$r docker-registry serve $D/$r.yml; done
+systemctl disable --quiet --now docker-registry 2>/dev/null || true # Debian's package starts one, with a password
+for r in plain tls; do systemd-run --quiet --collect --unit=test-registry-$r docker-registry serve $D/$r.yml; done
 for p in 5000 5443; do
   for ((i = 0; ; i++)); do
     (exec 3<>/dev/tcp/localhost/$p) 2>/dev/null && break
@@ -87,6 +88,7 @@ done
 push() { skopeo copy -q --dest-tls-verify=false "$1" "docker://127.0.0.1:5000/$2"; }
 push oci:oci:1 team/nginx:1
 push oci:zstd:1 team/nginx:zstd
+buildah manifest rm multi >/dev/null 2>&1 || true
 buildah manifest create multi >/dev/null
 buildah manifest add --arch arm64 multi docker://127.0.0.1:5000/team/nginx:1 --tls-verify=false >/dev/null
 buildah manifest add --arch amd64 --tls-verify=false multi docker://127.0.0.1:5000/team/nginx:1 >/dev/null

@@ -26,7 +26,7 @@ func registries(t *testing.T) *fixture {
 	}
 	f.Write(t, "/root/registry.sh", 0o755, script)
 	t.Cleanup(func() {
-		f.trySh(`systemctl stop 'test-registry-*'
+		f.trySh(`systemctl stop test-registry-plain test-registry-tls
 			rkt image list --no-legend --full --fields=id,name | awk '$2 ~ /127.0.0.1|localhost|^reg|nginx|^oci|^zstd/ {print $1}' | xargs -r rkt image rm
 			rm -rf ` + regDir + ` /etc/rkt/registries.d /etc/rkt/auth.d /etc/containers/certs.d/localhost:5443`)
 	})
@@ -62,7 +62,7 @@ func (f *fixture) serves(name string) {
 	volume := "/var/lib/rkt/pods/run/" + uuid + "/sharedVolumes/web-volume-usr-share-nginx-html"
 	equal(f.t, "the seeded volume", f.sh("stat -c '%a %u:%g' "+volume), "750 33:33\n")
 	pid := strings.TrimSpace(f.sh("cat /sys/fs/cgroup'" + f.show("rkt@"+name, "ControlGroup") + "'/payload/system.slice/web.service/cgroup.procs | head -1"))
-	equal(f.t, "user and groups", f.sh(`awk '$1 ~ /^(Uid|Gid|Groups):/ {print $1, $2, $3}' /proc/`+pid+`/status`), "Uid: 33 33\nGid: 33 33\nGroups: 77 \n")
+	equal(f.t, "user and groups", f.sh(`awk '$1 ~ /^(Uid|Gid|Groups):/ {print $1, $2, $3}' /proc/`+pid+`/status`), "Uid: 33 33\nGid: 33 33\nGroups: 33 77\n")
 	equal(f.t, "the working directory", f.sh("readlink /proc/"+pid+"/cwd"), "/made/here\n")
 	root := "/proc/" + pid + "/root"
 	equal(f.t, "an opaque directory", f.sh("ls "+root+"/old"), "g\n")
