@@ -13,6 +13,7 @@ func app(isolators string) string {
 	return manifest(`,"app":{"exec":["/a"],"user":"0","group":"0","isolators":[` + isolators + `]}`)
 }
 
+// check list: 76
 func TestParseImageManifest(t *testing.T) {
 	for _, c := range []struct {
 		name, in string

@@ -33,6 +33,7 @@ func kind(k, rest string) string {
 
 const basic = `,"type":"basic","credentials":{"user":"u","password":"p"}`
 
+// check list: 27
 func TestMerge(t *testing.T) {
 	system := layerDir(t, map[string]string{
 		"auth.d/a.json":        kind("auth", `,"domains":["a.com","b.com","c.com:8443"]`+basic),

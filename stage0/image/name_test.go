@@ -111,7 +111,7 @@ func (w *web) count(part string) int {
 	return n
 }
 
-// check list: 13, 19, 22, 40
+// check list: 13, 19, 22, 23, 40
 func TestFetchName(t *testing.T) {
 	e := newEnv(t)
 	e.trust(t, "example.com")

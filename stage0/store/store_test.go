@@ -39,6 +39,7 @@ func put(t testing.TB, s *Store, data []byte, o ImportOptions) Record {
 	return r
 }
 
+// check list: 10
 func TestImportFormats(t *testing.T) {
 	s := open(t)
 	plain := append(acitest.Tar(t, acitest.Manifest("example.com/a", "1"), acitest.Reg("f", "hello", 0o644)),
@@ -191,6 +192,7 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// check list: 1, 2, 22
 func TestFindResolveRemove(t *testing.T) {
 	s := open(t)
 	clock := time.Unix(1e9, 0)

@@ -257,6 +257,7 @@ func TestDamagedStore(t *testing.T) {
 	}
 }
 
+// check list: 54, 57, 58
 func TestDependencies(t *testing.T) {
 	s, trees := open(t)
 	d := put(t, s, acitest.Tar(t, `{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/d"}`,
