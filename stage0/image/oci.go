@@ -236,7 +236,7 @@ func (f *Fetcher) admitOCI(ctx context.Context, ref Ref, src oci.Source, img *oc
 	if pinned && verify != config.VerifySignature {
 		return store.Admission{Kind: store.AdmittedDigest}, nil
 	}
-	if verify == config.VerifyNone {
+	if verify == config.VerifyNone && !pinned {
 		return store.Admission{Kind: store.AdmittedUnsigned}, nil
 	}
 	if f.Insecure.Has(InsecureImage) {
@@ -244,8 +244,8 @@ func (f *Fetcher) admitOCI(ctx context.Context, ref Ref, src oci.Source, img *oc
 		return store.Admission{Kind: store.AdmittedUnsigned}, nil
 	}
 	repo, ok := src.(*registry.Repository)
-	if !ok {
-		return store.Admission{}, &UnvouchedError{Ref: ref, Digest: img.ManifestDigest}
+	if !ok || verify == config.VerifyDigest {
+		return store.Admission{}, &UnvouchedError{Ref: ref, Digest: topDigest(img)}
 	}
 	keys, err := f.registryKeys(ref)
 	if err != nil {

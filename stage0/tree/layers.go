@@ -247,12 +247,11 @@ func (x *extractor) writeSize(dir string) error {
 
 // fillLayered writes what the tree of an image made of layers is: the list of
 // them, or, where there are too many for an overlay, a copy of what they show.
-func (t *Trees) fillLayered(ctx context.Context, tree *Tree, layered *appc.Layered) error {
-	manifest, err := t.blobManifest(ctx, tree.Key)
-	if err != nil {
+func (t *Trees) fillLayered(ctx context.Context, tree *Tree, l layer) error {
+	if err := t.checkBlob(ctx, l); err != nil {
 		return err
 	}
-	ids := layerIDs(layered)
+	ids := layerIDs(l.layered)
 	if len(ids) == 0 || len(ids) > maxLowers {
 		if err := t.squash(ctx, tree, ids); err != nil {
 			return err
@@ -260,7 +259,7 @@ func (t *Trees) fillLayered(ctx context.Context, tree *Tree, layered *appc.Layer
 	} else if err := atomicfile.WriteFileNoSync(filepath.Join(tree.dir, layersFile), []byte(strings.Join(ids, "\n")+"\n"), 0o644); err != nil {
 		return err
 	}
-	return atomicfile.WriteFileNoSync(tree.ManifestPath(), manifest, 0o644)
+	return atomicfile.WriteFileNoSync(tree.ManifestPath(), l.manifest, 0o644)
 }
 
 func (t *Trees) squash(ctx context.Context, tree *Tree, ids []string) error {
@@ -274,19 +273,21 @@ func (t *Trees) squash(ctx context.Context, tree *Tree, ids []string) error {
 	return Copy(ctx, lowers, tree.Rootfs())
 }
 
-// blobManifest is the manifest in an image's own archive, whose hash is checked.
-func (t *Trees) blobManifest(ctx context.Context, key string) ([]byte, error) {
+// checkBlob checks that an image's own archive has the right hash and holds the
+// manifest that the plan was made from.
+func (t *Trees) checkBlob(ctx context.Context, l layer) error {
 	dir, err := os.MkdirTemp(t.dir, stagePrefix)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	x, err := newExtractor(dir, t.o.Limits, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer x.close()
-	return t.extract(ctx, x, layer{key: key})
+	_, err = t.extract(ctx, x, l)
+	return err
 }
 
 // Collect removes the trees whose ids keep does not accept, and the layers that

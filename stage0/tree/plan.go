@@ -28,6 +28,9 @@ type layer struct {
 	// lists are the path white lists of the image and of all those above it
 	// that have one; a file must be on each.
 	lists []*whitelist
+	// manifest is what the plan was made from; the store's copy may be another by
+	// the time the image itself is read.
+	manifest []byte
 	// layered is set for an image made of layers.
 	layered *appc.Layered
 }
@@ -70,9 +73,13 @@ func (p *planner) visit(key string, chain []string, lists []*whitelist) error {
 	if len(chain) >= maxDepth {
 		return fmt.Errorf("dependencies are nested deeper than %d", maxDepth)
 	}
-	m, err := p.store.Manifest(key)
+	data, err := p.store.ManifestBytes(key)
 	if err != nil {
 		return err
+	}
+	m, _, err := appc.ParseImageManifest(data)
+	if err != nil {
+		return fmt.Errorf("image %q: %w", key, err)
 	}
 	if len(m.PathWhitelist) > 0 {
 		lists = append(slices.Clip(lists), newWhitelist(m.PathWhitelist))
@@ -94,7 +101,7 @@ func (p *planner) visit(key string, chain []string, lists []*whitelist) error {
 	if err != nil {
 		return err
 	}
-	p.layers = append(p.layers, layer{key, lists, layered})
+	p.layers = append(p.layers, layer{key, lists, data, layered})
 	return nil
 }
 

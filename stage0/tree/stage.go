@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -60,6 +61,9 @@ func (st *Stage) Adopt(ctx context.Context, key string) error {
 	id, layers, err := st.t.plan(key)
 	if err != nil || len(layers) != 1 || len(layers[0].lists) > 0 || layers[0].layered != nil {
 		return nil //nolint:nilerr // Render tells what is wrong with the plan
+	}
+	if !bytes.Equal(layers[0].manifest, st.manifest) {
+		return errors.New("the stored manifest is not the image's own")
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -260,8 +260,8 @@ func (t *Trees) render(ctx context.Context, tree *Tree, layers []layer) error {
 
 // fill extracts the layers and writes the manifest beside the root file system.
 func (t *Trees) fill(ctx context.Context, tree *Tree, layers []layer) error {
-	if layered := layers[len(layers)-1].layered; layered != nil {
-		return t.fillLayered(ctx, tree, layered)
+	if layers[len(layers)-1].layered != nil {
+		return t.fillLayered(ctx, tree, layers[len(layers)-1])
 	}
 	x, err := t.newRootfs(tree.dir)
 	if err != nil {
