@@ -115,15 +115,9 @@ func Main(ctx context.Context, s System) int {
 
 func (a *app) report(err error) {
 	a.log.Error(err)
-	var h *hinted
-	if errors.As(err, &h) {
-		fmt.Fprintf(a.Stderr, "hint: %s\n", h.hint)
-		return
-	}
-	var sig *image.SignatureError
-	if errors.As(err, &sig) {
-		if text := sig.Hint(); text != "" {
-			fmt.Fprintf(a.Stderr, "hint: %s\n", text)
+	if text := hintOf(err); text != "" {
+		for line := range strings.SplitSeq(text, "\n") {
+			fmt.Fprintf(a.Stderr, "hint: %s\n", line)
 		}
 	}
 }
@@ -159,7 +153,7 @@ func (a *app) root() *cobra.Command {
 			if len(args) == 0 {
 				return nil
 			}
-			return fmt.Errorf("unknown command %q; %srkt help lists the commands", args[0], didYouMean(cmd, args[0]))
+			return unknownCommand(cmd, args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintln(a.Stderr, "rkt: no command given")
@@ -169,6 +163,7 @@ func (a *app) root() *cobra.Command {
 			return &exitError{abi.ExitNoArgs}
 		},
 	}
+	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
 	f.BoolVar(&a.debug, "debug", false, "print diagnostics")
 	f.StringVar(&a.dir, "dir", "", "data `directory` (default: configuration, else "+buildinfo.DataDir+")")
