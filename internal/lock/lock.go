@@ -74,11 +74,31 @@ func TryPath(path string, m Mode) (*os.File, error) {
 	return open(path, os.O_RDWR|os.O_CREATE, m, true)
 }
 
+// share lets the group that the directory gives a lock file use it, whatever
+// the umask: the file may be one that root made just now.
+func share(f *os.File) {
+	const mode = 0o660
+	st, err := f.Stat()
+	if err != nil || st.Mode().Perm()&mode == mode {
+		return
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) == os.Geteuid() {
+		_ = f.Chmod(st.Mode().Perm() | mode) // who cannot open it says so
+	}
+}
+
+// maxTries is how often a lock file may be replaced while one waits: each time
+// somebody else got on.
+const maxTries = 10_000
+
 func open(path string, flags int, m Mode, try bool) (*os.File, error) {
-	for range 10 {
+	for range maxTries {
 		f, err := os.OpenFile(path, flags|syscall.O_CLOEXEC, 0o660)
 		if err != nil {
 			return nil, err
+		}
+		if flags&os.O_CREATE != 0 {
+			share(f)
 		}
 		if try {
 			err = TryFile(f, m)

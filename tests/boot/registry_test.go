@@ -139,6 +139,25 @@ func TestRegistry(t *testing.T) {
 	equal(t, "the host afterwards", f.snapshot(), before)
 }
 
+// TestGroupMember checks that members of the group fetch, list and remove
+// images without root, also those of root. check list: 25
+func TestGroupMember(t *testing.T) {
+	f := registries(t)
+	f.sh("useradd -G rkt -s /bin/sh member; chmod -R a+rX " + regDir)
+	t.Cleanup(func() { f.trySh("userdel -r member") })
+	member := func(script string) string { return f.Run(t, "su", "member", "-c", "umask 077; "+script) }
+	ref := "oci:" + regDir + "/oci:1"
+	f.sh("umask 077; rkt --insecure-options=image fetch oci:" + regDir + "/zstd")
+	id := strings.TrimSpace(member("rkt --insecure-options=image fetch --full " + ref + " 2>/dev/null"))
+	contains(t, "the list of a member", member("rkt image list --full"), id)
+	equal(t, "what root fetches after a member", strings.TrimSpace(f.sh("rkt --insecure-options=image fetch --full "+ref+" 2>/dev/null")), id)
+	if n := f.sh("ls -d /var/lib/rkt/cas/tree/deps-*" + " | wc -l"); n == "0\n" {
+		t.Error("root's fetch unpacked nothing")
+	}
+	member("rkt image rm " + id)
+	lacks(t, "the list after a removal", f.sh("rkt image list --full"), id)
+}
+
 // TestImageArchives runs images as umoci, skopeo and buildah write them.
 // check list: 64
 func TestImageArchives(t *testing.T) {
