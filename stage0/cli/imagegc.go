@@ -190,17 +190,22 @@ func (a *app) imageGC(ctx context.Context, o gcOptions) (*gcJSON, error) {
 
 // prepareLock waits until no pod is being prepared, and keeps it so.
 func (a *app) prepareLock(st *stores) (*os.File, error) {
-	dir := filepath.Join(st.dir, "locks")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	path, err := lockPath(st)
+	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "prepareLock")
 	l, err := lock.TryPath(path, lock.Exclusive)
 	if errors.Is(err, lock.ErrLocked) {
 		a.log.Info("pods are being prepared, waiting for that")
 		l, err = lock.Path(path, lock.Exclusive)
 	}
 	return l, err
+}
+
+// lockPath is the file whose lock keeps pods from being prepared.
+func lockPath(st *stores) (string, error) {
+	dir := filepath.Join(st.dir, "locks")
+	return filepath.Join(dir, "prepareLock"), os.MkdirAll(dir, 0o750)
 }
 
 // gcTrees removes what is unpacked and not used. A pod that cannot be read may

@@ -21,25 +21,20 @@ func oldCommand(word string) (now string, ok bool) {
 
 // oldFlag is what became of a flag that rkt had before version 1.
 func oldFlag(text string) (now string, ok bool) {
-	for flag, now := range map[string]string{
-		"--local": "--pull-policy=never", "--stage1-image": "--stage1-path or --stage1-url", "--insecure-skip-verify": "--insecure-options=image",
-	} {
-		if strings.HasSuffix(text, " "+flag) || strings.Contains(text, " "+flag+";") || strings.Contains(text, " "+flag+" ") {
-			return now, true
-		}
+	_, rest, unknown := strings.Cut(text, "unknown flag")
+	if !unknown {
+		return "", false
+	}
+	flag, _, _ := strings.Cut(strings.TrimLeft(rest, ": "), " ")
+	switch strings.TrimRight(flag, ";:,") {
+	case "--local":
+		return "--pull-policy=never", true
+	case "--stage1-image":
+		return "--stage1-path=FILE or --stage1-url=URL", true
+	case "--insecure-skip-verify":
+		return "--insecure-options=image", true
 	}
 	return "", false
-}
-
-// flagError adds what to type to errors about flags.
-func flagError(_ *cobra.Command, err error) error {
-	if err == nil {
-		return nil
-	}
-	if now, ok := oldFlag(err.Error()); ok {
-		return hint(err, "write %s", now)
-	}
-	return err
 }
 
 // hintOf is what can be done about an error, "" if nobody knows.
@@ -51,6 +46,9 @@ func hintOf(err error) string {
 	var other interface{ Hint() string }
 	if errors.As(err, &other) {
 		return other.Hint()
+	}
+	if now, ok := oldFlag(err.Error()); ok {
+		return "write " + now
 	}
 	return ""
 }

@@ -28,7 +28,7 @@ contacted: what an image depends on must be imported, too, before the image is r
 	cmd.Flags().BoolVar(&full, "full", false, "print whole image IDs")
 	own := slices.DeleteFunc(appFlags(), func(f appFlag) bool { return f.name != "signature" })
 	imagesUsage(cmd, own)
-	cmd.RunE = parsed(own, false, func(cmd *cobra.Command, g *grammar) error {
+	run := parsed(own, false, func(cmd *cobra.Command, g *grammar) error {
 		if len(g.apps) == 0 {
 			return errors.New("image import takes at least one file; see rkt help image import")
 		}
@@ -59,12 +59,23 @@ contacted: what an image depends on must be imported, too, before the image is r
 		}
 		return nil
 	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		args = slices.Clone(args)
+		for i, w := range args {
+			if w == "-" { // a flag without a name to the grammar
+				args[i] = stdinPath
+			}
+		}
+		return run(cmd, args)
+	}
 	return cmd
 }
 
+const stdinPath = "/dev/stdin"
+
 func (a *app) importFile(ctx context.Context, st *stores, f *image.Fetcher, ia *appArgs) (img image.Image, err error) {
 	o := image.FetchOptions{Signature: ia.signature}
-	if ia.image != "-" {
+	if ia.image != stdinPath {
 		return f.Import(ctx, ia.image, "", o)
 	}
 	if a.Stdin == nil {

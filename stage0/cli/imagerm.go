@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -69,7 +68,12 @@ func (a *app) dropTrees(ctx context.Context, st *stores) {
 	if a.EUID != 0 {
 		return
 	}
-	l, err := lock.TryPath(filepath.Join(st.dir, "locks", "prepareLock"), lock.Exclusive)
+	path, err := lockPath(st)
+	if err != nil {
+		a.log.WithError(err).Debug("not removing trees, ignoring")
+		return
+	}
+	l, err := lock.TryPath(path, lock.Exclusive)
 	if err != nil {
 		a.log.WithError(err).Debug("not removing trees, ignoring")
 		return

@@ -163,7 +163,6 @@ func (a *app) root() *cobra.Command {
 			return &exitError{abi.ExitNoArgs}
 		},
 	}
-	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
 	f.BoolVar(&a.debug, "debug", false, "print diagnostics")
 	f.StringVar(&a.dir, "dir", "", "data `directory` (default: configuration, else "+buildinfo.DataDir+")")
