@@ -70,7 +70,7 @@ func (a *app) imageListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			recs, listErr := st.store.Records()
+			recs, listErr := st.store.Summaries()
 			if err := sortImages(recs, sortBy, order); err != nil {
 				return err
 			}
