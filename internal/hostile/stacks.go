@@ -1,0 +1,102 @@
+package hostile
+
+import "strconv"
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// stacks are attacks that are split over several layers.
+func (c *corpus) stacks() {
+	c.stack("write through a lower link", "", "l->$C", "l/secret=x")
+	c.stack("write through a lower relative link", "", "l->../../canary", "l/secret=x")
+	c.stack("write through a link of the last but one", "", "l->$C", "a=1", "l/secret=x")
+	c.stack("write through two links", "", "a->b", "b->$C", "a/secret=x")
+	c.stack("circle of two layers", "!", "a->b", "b->a", "a/x=1")
+	c.stack("whiteout through a lower link", "", "l->$C", "l/.wh.secret")
+	c.stack("opaque through a lower link", "", "l->$C", "l/.wh..wh..opq")
+	c.stack("whiteout of the link gone through", "l/ l/secret=x", "l->$C", ".wh.l l/secret=x")
+	c.stack("late whiteout of the link gone through", "l/ l/secret=x", "l->$C", "l/secret=x .wh.l")
+	c.stack("late whiteout of a link in a chain", "a->b b/ b/x=1", "a->b b->$C", "a/x=1 .wh.b")
+	c.stack("directory replaced by a link", "", "d/ d/secret=1", "d->$C", "d/secret=2")
+	c.stack("directory replaced by a link, whiteout through", "", "d/ d/secret=1", "d->../../canary", "d/.wh.secret")
+	c.stack("deep directory replaced", "d->x x/ x/e/ x/e/f=2", "d/ d/e/ d/e/f=1", "d->x x/", "d/e/f=2")
+	c.stack("link replaced by a directory", "l/ l/secret=x", "l->$C", "l/", "l/secret=x")
+	c.stack("hard link through a lower link", "!", "l->$C", "h=>l/secret")
+	c.stack("hard link to a lower link", "", "l->$C", "h=>l", "h/secret=x")
+	c.stack("hard link to a lower link, then over it", "h=x l->$C/secret", "l->$C/secret", "h=>l", "h=x")
+	c.stack("hard link to a lower file, then another", "a=2 h=1", "a=1", "h=>a", "a=2")
+	c.stack("hard link to a removed file", "!", "a=1", ".wh.a", "h=>a")
+	c.stack("hard link to a file of an opaque directory", "!", "d/ d/a=1", "d/.wh..wh..opq", "h=>d/a")
+	c.stack("hard link to a lower directory", "!", "d/", "h=>d")
+	c.stack("hard link to a whiteout", "!", "x=1", ".wh.x h=>.wh.x")
+	c.stack("hard link to what a whiteout hides", "h=1", "x=1", ".wh.x h=>x")
+	c.stack("brought up again and again", "?", "d/ d/a=1", repeat(50, "h#=>d/a d=x d/"))
+	c.stack("link in an opaque directory", "d/ d/l/ d/l/secret=x", "d/ d/l->$C", "d/.wh..wh..opq d/l/secret=x")
+	c.stack("link in a removed directory", "d/ d/l/ d/l/secret=x", "d/ d/l->$C", ".wh.d", "d/l/secret=x")
+	c.stack("file in the place of a parent", "f/ f/x=2", "f=1", "f/x=2")
+	c.stack("whiteout below a file", "", "f=1", "f/.wh.x")
+	c.stack("opaque below a file", "", "f=1", "f/.wh..wh..opq")
+	c.stack("proc root", "", "l->/proc/self/root", "l$C/secret=x")
+	c.stack("proc cwd", "", "l->/proc/self/cwd", "l/canary/secret=x l/.wh.y")
+	c.stack("dev fd", "", "l->/dev/fd", "l/3/secret=x l/4/secret=x l/5/secret=x l/6/secret=x l/7/secret=x l/8/secret=x")
+	c.stack("link to above its layer", "", "l->../../..", "l/tree/x=1 l/records/x=1")
+	c.stack("link to a sibling layer", "", "l->../../layer", "l/rootfs/x=1")
+	c.stack("root link below", "!", "d->/d/d", "d/x=1")
+	c.stack("same link in every layer", "", "l->$C", "l->$C l/secret=1", "l->$C l/secret=2", "l/secret=3")
+	c.stack("chain over layers", "a->b b->c c->d d/ d/x=1", "a->b", "b->c", "c->d", "d/", "a/x=1")
+	c.stack("directory and link by turns", "d/ d/x=4", "d->e", "d/ d/x=1", "d->$C", "d/", "d/x=4")
+	c.stack("link through a link up", "a/ a/l->../.. x=1", "a/ a/l->../..", "a/l/x=1")
+	c.stack("empty layers", "a=1", "", "a=1", "")
+	c.stack("sixty links over layers", "!", "l60/ "+repeat(60, "l#->m#"), repeat(60, "m#->l#"), "l0/x=1")
+}
+
+// whiteouts play with the marks of layers.
+func (c *corpus) whiteouts() {
+	c.stack("whiteout of no name", "!", "a=1", ".wh.")
+	c.stack("whiteout of the directory", "!", "a=1", ".wh..")
+	c.stack("whiteout of the parent", "!", "d/ d/a=1", "d/.wh...")
+	c.stack("whiteout of three dots", "a=1", "...=0 a=1", ".wh....")
+	c.stack("whiteout with a slash", "b=1", "a=1 b=1", ".wh.a/")
+	c.stack("whiteout as a link", "b=1", "a=1 b=1", ".wh.a->$C")
+	c.stack("whiteout as a hard link", "b=1", "a=1 b=1", "b=1 .wh.a=>b")
+	c.stack("whiteout as a hard link to nothing", "b=1", "a=1 b=1", ".wh.a=>../nothing")
+	c.stack("whiteout with content", "b=1", "a=1 b=1", ".wh.a=content")
+	c.stack("whiteout twice", "b=1", "a=1 b=1", ".wh.a .wh.a")
+	c.stack("whiteout of a whiteout", "a=1", "a=1", ".wh..wh.a")
+	c.stack("whiteout of the marker", "d/ d/b=2", "d/ d/a=1", "d/.wh..wh..opq d/.wh..wh..wh..opq d/b=2")
+	c.stack("opaque as a directory", "d/", "d/ d/a=1", "d/.wh..wh..opq/")
+	c.stack("opaque as a link", "d/", "d/ d/a=1", "d/.wh..wh..opq->$C")
+	c.stack("opaque as a hard link", "d/ x=1", "d/ d/a=1", "x=1 d/.wh..wh..opq=>x")
+	c.stack("opaque root", "b=2", "a=1", ".wh..wh..opq b=2")
+	c.stack("opaque root last", "b=2", "a=1", "b=2 .wh..wh..opq")
+	c.stack("opaque root in the lowest layer", "a=1", ".wh..wh..opq a=1")
+	c.stack("opaque twice", "d/ d/b=2", "d/ d/a=1", "d/.wh..wh..opq d/b=2 d/.wh..wh..opq")
+	c.stack("opaque and whiteout", "d/", "d/ d/x=1", "d/.wh..wh..opq d/.wh.x")
+	c.stack("opaque, then more", "d/ d/y=1", "d/ d/x=1", "d/.wh..wh..opq", "d/y=1")
+	c.stack("whiteout, then a directory", "d/", "d/ d/x=1", ".wh.d", "d/")
+	c.stack("whiteout, then below", "d/ d/y=1", "d/ d/x=1", ".wh.d", "d/y=1")
+	c.stack("whiteout of a case twin", "A=2", "a=1 A=2", ".wh.a")
+	c.stack("whiteout of an absent case twin", "a=1", "a=1", ".wh.A")
+	c.stack("whiteout of a parent and of its child", "d/ d/e/ d/e/y=2", "d/ d/e/ d/e/x=1", "d/.wh.e d/e/.wh.x d/e/y=2")
+	c.stack("whiteout of a parent through a link", "", "d/ d/x=1 l->d", "l/.wh.x .wh.l")
+	c.stack("whiteout up", "!", "a=1", "d/../.wh.a")
+	c.stack("whiteout above", "!", "a=1", "../.wh.tree")
+	c.stack("whiteout beside", "!", "a=1", "../.wh.canary")
+	c.stack("whiteout of an absolute name", "b=1", "a=1 b=1", "/.wh.a")
+	c.stack("whiteout of the decoy", "", "a=1", "$C/.wh.secret")
+	c.stack("mark in the middle", "", "a=1", ".wh.a/b=1")
+	c.stack("marks in the middle", "", "a/ a/b=1", ".wh.a/.wh.b .wh..wh..opq/x=1 .wh..wh.plnk/y=1")
+	c.stack("hidden, shown, hidden", "b=1", "a=1 b=1", ".wh.a", "a=2", ".wh.a")
+	c.stack("marks of aufs", "a=1", "a=1", ".wh..wh.aufs=x .wh..wh.orph/ .wh..wh.plnk/ .wh..wh.plnk/1.2=x")
+	c.stack("long whiteout", "a=1", "a=1", ".wh."+long(251))
+	c.stack("too long a whiteout", "!", "a=1", ".wh."+long(252))
+	c.stack("whiteouts of all names", "z/", repeat(500, "f#=1")+"z/", repeat(500, ".wh.f#"))
+	c.stack("hard link to a file named like a mark", "!", "a=1", ".wh.x=1 h=>.wh.x")
+}
+
+func long(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = 'n'
+	}
+	return string(b)
+}
