@@ -44,13 +44,7 @@ func (c *checker) orphans() error {
 
 // busy says whether somebody is importing or removing the image.
 func (c *checker) busy(key string) bool {
-	l, err := lock.TryPath(c.lockPath(key), lock.Shared)
-	if err != nil {
-		return errors.Is(err, lock.ErrLocked)
-	}
-	defer l.Close()
-	_, err = os.Stat(c.recordPath(key)) // by now
-	return err == nil
+	return c.busyNow(key) || c.hasRecord(key) // by now
 }
 
 // walk calls f for the regular files below a directory of the store.
@@ -72,8 +66,12 @@ func (c *checker) walk(sub string, f func(path string, d fs.DirEntry)) error {
 // names finds entries of the index that lead to no image.
 func (c *checker) names() error {
 	return c.walk("records/names", func(path string, d fs.DirEntry) {
-		if r, err := c.Record(d.Name()); err == nil && path == c.namePath(r.Name, r.Key) || isTemp(d.Name()) || c.busyKey(d.Name()) {
+		r, err := c.Record(d.Name())
+		switch {
+		case isTemp(d.Name()) || err == nil && path == c.namePath(r.Name, r.Key):
 			return
+		case appc.CheckKey(d.Name()) == nil && (err != nil && c.hasRecord(d.Name()) || c.busyNow(d.Name())):
+			return // a bad record was reported; an import writes the index first
 		}
 		c.found(Finding{Kind: "index", Object: d.Name(), Problem: "a name leads to an image that is not there", Remedy: "the entry is removed", Leftover: true},
 			FindingRemoved, func() error {
@@ -84,9 +82,7 @@ func (c *checker) names() error {
 	})
 }
 
-// busyKey is busy for what may be no key at all.
-func (c *checker) busyKey(name string) bool { return appc.CheckKey(name) == nil && c.busyNow(name) }
-
+// busyNow says whether somebody holds the image alone.
 func (c *checker) busyNow(key string) bool {
 	l, err := lock.TryPath(c.lockPath(key), lock.Shared)
 	if err != nil {
