@@ -22,6 +22,9 @@ func (f *Fetcher) fetchOCI(ctx context.Context, ref Ref, o FetchOptions) (Image,
 		return Image{}, errors.New("a detached signature signs an ACI; images made of layers are verified by digest or by the keys of their registry")
 	}
 	source := ref.String()
+	if f.Platform != (oci.Platform{}) { // what it means for this machine is another matter
+		source += " " + f.Platform.String()
+	}
 	id := localID(ref)
 	if img, ok, err := f.cachedOCI(ref, source, id, o); ok || err != nil {
 		return img, err

@@ -86,10 +86,12 @@ for p in 5000 5443; do
   done
 done
 push() { skopeo copy -q --dest-tls-verify=false "$1" "docker://127.0.0.1:5000/$2"; }
+umoci config --image oci:1 --tag arm --architecture arm64
+push oci:oci:arm team/arm:1
 push oci:oci:1 team/nginx:1
 push oci:zstd:1 team/nginx:zstd
 buildah manifest rm multi >/dev/null 2>&1 || true
 buildah manifest create multi >/dev/null
-buildah manifest add --arch arm64 multi docker://127.0.0.1:5000/team/nginx:1 --tls-verify=false >/dev/null
-buildah manifest add --arch amd64 --tls-verify=false multi docker://127.0.0.1:5000/team/nginx:1 >/dev/null
+buildah manifest add --tls-verify=false multi docker://127.0.0.1:5000/team/arm:1 >/dev/null
+buildah manifest add --tls-verify=false multi docker://127.0.0.1:5000/team/nginx:1 >/dev/null
 buildah manifest push -q --all --tls-verify=false multi docker://127.0.0.1:5000/team/multi:1 >/dev/null
