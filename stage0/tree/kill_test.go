@@ -23,6 +23,12 @@ func victimImage(t *testing.T) []byte {
 	return acitest.Tar(t, acitest.Manifest("example.com/victim", "1"), acitest.Reg("f", "x", 0o644))
 }
 
+// victimLayers are two images on one base.
+func victimLayers(t *testing.T) (one, two [][]byte) {
+	base := layerTar(t, "a=1", "d/", "d/b=2")
+	return [][]byte{base, layerTar(t, "d/.wh.b", "d/c=3")}, [][]byte{base, layerTar(t, "e=4"), layerTar(t, ".wh.a")}
+}
+
 // TestVictim is the process that TestKill kills: it imports, renders, removes.
 func TestVictim(t *testing.T) {
 	dir := os.Getenv("RKT_TEST_STORE")
@@ -51,6 +57,41 @@ func TestVictim(t *testing.T) {
 	if err := s.Remove(key); err != nil {
 		t.Fatal(err)
 	}
+	st, err := trees.Stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Import(t.Context(), bytes.NewReader(victimImage(t)), store.ImportOptions{Visit: st})
+	if err := errors.Join(err, st.Adopt(t.Context(), r.Key), st.Close()); err != nil {
+		t.Fatal(err)
+	}
+	one, two := victimLayers(t)
+	for _, layers := range [][][]byte{one, two} {
+		if _, err := trees.Render(t.Context(), putLayered(t, s, layers...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := trees.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	removeAll(t, s, trees)
+}
+
+// removeAll removes all images and what they were rendered to.
+func removeAll(t *testing.T, s *store.Store, trees *Trees) {
+	t.Helper()
+	records, err := s.Records()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, r := range records {
+		if err := s.Remove(r.Key); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := trees.Collect(t.Context(), func(string) bool { return false }, false); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestKill kills a process at every step that changes the disk: whatever it
@@ -58,7 +99,9 @@ func TestVictim(t *testing.T) {
 func TestKill(t *testing.T) {
 	for _, point := range []string{
 		"store/synced", "store/renamed", "store/manifest", "store/indexed", "store/remote", "store/remove-record", "store/remove-file",
+		"store/layer-synced", "store/layer-renamed", "store/layer-recorded", "store/document", "store/remove-object",
 		"atomicfile/written", "atomicfile/renamed", "tree/extracted", "tree/synced", "tree/rendered", "tree/unmarked",
+		"tree/layer-extracted", "tree/staged", "tree/adopted",
 	} {
 		t.Run(strings.ReplaceAll(point, "/", "-"), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "cas")
@@ -95,14 +138,22 @@ func TestKill(t *testing.T) {
 			}
 			checkNoRest(t, dir)
 			checkWhole(t, s, trees)
-			tree, err := trees.Render(t.Context(), put(t, s, victimImage(t)))
-			if err != nil {
-				t.Fatal(err)
+			one, two := victimLayers(t)
+			for _, key := range []string{put(t, s, victimImage(t)), putLayered(t, s, one...), putLayered(t, s, two...)} {
+				if _, err := trees.Render(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
 			}
 			checkWhole(t, s, trees)
-			if err := errors.Join(trees.Remove(t.Context(), tree.ID), s.Remove(tree.Key)); err != nil {
+			if err := trees.Settle(); err != nil {
 				t.Error(err)
 			}
+			checkWhole(t, s, trees)
+			removeAll(t, s, trees)
+			if _, err := s.Clean(t.Context(), time.Hour); err != nil {
+				t.Error(err)
+			}
+			checkEmpty(t, dir)
 		})
 	}
 }
@@ -113,6 +164,26 @@ func checkNoRest(t *testing.T, dir string) {
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err == nil && (strings.HasPrefix(d.Name(), ".") || strings.HasPrefix(d.Name(), "import-")) {
 			t.Errorf("left: %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// checkEmpty checks that a store without images holds nothing but the file that
+// proves its layout and the lock of all trees.
+func checkEmpty(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		rel, _ := filepath.Rel(dir, path)
+		tree := filepath.Dir(rel) == "tree"
+		if err == nil && (tree || !d.IsDir()) && !strings.HasPrefix(rel, "ready-") && rel != "treestorelocks/all" {
+			t.Errorf("left of a store without images: %s", rel)
+			if tree {
+				return filepath.SkipDir
+			}
 		}
 		return err
 	})
@@ -145,16 +216,34 @@ func checkWhole(t *testing.T, s *store.Store, trees *Trees) {
 		if _, err := s.Find(r.Name, nil); err != nil {
 			t.Error(err)
 		}
+		if !s.Complete(r) {
+			t.Errorf("image %q is not complete", r.Name)
+		}
+		for _, l := range r.Layers {
+			if err := s.ReplayLayer(t.Context(), l, nil); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 	list, err := trees.List()
 	if err != nil {
 		t.Error(err)
 	}
 	for _, tree := range list {
-		if err := trees.Verify(t.Context(), tree); err != nil {
+		if err := trees.Verify(t.Context(), tree); err != nil && !errors.Is(err, store.ErrNotFound) { // its image is removed first
 			t.Error(err)
 		}
-		if diff := cmp.Diff([]string{"/", "f = x"}, listing(t, tree.Rootfs())); diff != "" {
+		want := []string{"/", "f = x"}
+		switch m, err := tree.Manifest(); {
+		case err != nil:
+			t.Error(err)
+		case m.Name == "example.com/victim":
+		case len(tree.Lowers()) == 2:
+			want = []string{"/", "a = 1", "d/", "d/c = 3"}
+		default:
+			want = []string{"/", "d/", "d/b = 2", "e = 4"}
+		}
+		if diff := cmp.Diff(want, mergedListing(t, tree)); diff != "" {
 			t.Error(diff)
 		}
 	}

@@ -2,25 +2,40 @@
 # Runs in the test host.  crash.sh CASE POINT: one command of rkt is killed at a
 # failpoint, then everything else has to work and nothing may stay.
 #   crash.sh rounds N SEED: N starts of a service, killed at random moments.
+#   crash.sh fetch_rounds N SEED: N fetches of images made of layers, likewise.
 # Exit status 3: the command did not pass the point.
 set -uo pipefail
 
 DATA=/var/lib/rkt
 IMG=/var/tmp/img/busybox.aci
 URL=http://127.0.0.1:8099/busybox.aci
+LAYOUT=oci:/var/tmp/img/layout:1
+ARCHIVE=oci-archive:/var/tmp/img/layered.tar.gz:1
+LARGE=oci:/var/tmp/img/large:1
+REGISTRY=docker://127.0.0.1:8098/layered:1
 POD=crash
 UNIT=rkt@$POD
 DROPIN=/run/systemd/system/$UNIT.service.d
 OUT=$(mktemp)
+KEPT='' # files of the store at rest, where a case begins with an empty one
 trap 'rm -f "$OUT"' EXIT
 
 fail() { echo "crash.sh: $*"; [[ ! -s $OUT ]] || sed 's/^/    /' "$OUT"; exit 1; }
 must() { "$@" >"$OUT" 2>&1 </dev/null || fail "status $?: $*"; }
 gc() { rkt gc --grace-period=0 --expire-prepared=0; }
+layered() { rkt --insecure-options=image,http "$@"; } # nobody signs the images made of layers here
+fresh() { # begin with an empty store
+  rm -rf $DATA/cas/* && must systemd-tmpfiles --create && KEPT=1
+}
+render_again() { find $DATA/cas/tree -mindepth 1 -maxdepth 1 -exec rm -rf {} +; }
 
 killed() { # killed POINT COMMAND...: 137 is what is wanted, 0 means that the point is elsewhere
   local point=$1 status=0
   shift
+  if [[ -z $point ]]; then # what things look like when nothing is killed
+    must "$@"
+    return
+  fi
   RKT_FAILPOINT=$point "$@" >"$OUT" 2>&1 </dev/null || status=$?
   case $status in 137) ;; 0) exit 3 ;; *) fail "status $status instead of 137 (SIGKILL): $*" ;; esac
 }
@@ -64,20 +79,111 @@ uuid_in() { find $DATA/pods/"$1" -mindepth 1 -maxdepth 1 -printf '%f\n' | head -
 
 # Each case: what is there before, what is killed, what has to work afterwards.
 case_fetch() {
-  rm -rf $DATA/cas/*
-  must systemd-tmpfiles --create
+  fresh
   started
   killed "$1" rkt fetch $IMG
   next rkt fetch $IMG
 }
 case_fetch_url() {
-  rm -rf $DATA/cas/*
-  must systemd-tmpfiles --create
+  fresh
   busybox httpd -p 127.0.0.1:8099 -h "${IMG%/*}"
   trap 'pkill -xf "busybox httpd -p 127.0.0.1:8099 -h ${IMG%/*}"; rm -f "$OUT"' EXIT
   started
   killed "$1" rkt fetch $URL
   next rkt fetch $URL
+}
+fetch_layered() { fresh; started; killed "$1" layered fetch "$2"; next layered fetch "$2"; }
+case_fetch_layout() { fetch_layered "$1" $LAYOUT; }
+case_fetch_archive() { fetch_layered "$1" $ARCHIVE; }
+case_fetch_registry() { fetch_layered "$1" $REGISTRY; }
+case_fetch_shared() { # a second image on the same base
+  fresh
+  must layered fetch $LAYOUT
+  started
+  killed "$1" layered fetch $LARGE
+  next layered fetch $LARGE
+  must layered prepare $LAYOUT
+}
+case_fetch_update() { # the source has another image now
+  fresh
+  must layered fetch $LAYOUT
+  started
+  killed "$1" layered fetch --pull-policy=update $REGISTRY
+  next layered fetch --pull-policy=update $REGISTRY
+}
+case_render_layered() {
+  fresh
+  must layered fetch $LAYOUT
+  render_again
+  started
+  killed "$1" layered prepare $LAYOUT
+  next layered prepare $LAYOUT
+}
+case_prepare_layered() { fresh; must layered fetch $LAYOUT; started; killed "$1" layered prepare $LAYOUT; next layered prepare $LAYOUT; }
+case_run_layered() { fresh; started; killed "$1" layered run --net=none $LAYOUT; next layered run --net=none $LAYOUT; }
+case_run_layered_copy() { fresh; started; killed "$1" layered run --no-overlay --net=none $LAYOUT; next layered run --no-overlay --net=none $LAYOUT; }
+case_image_rm_layered() { # half of its layers are another image's
+  fresh
+  must layered fetch $LARGE
+  must layered fetch $LAYOUT
+  started
+  killed "$1" rkt image rm "$(layered fetch --full $LARGE)"
+  next layered fetch $LARGE
+  must rkt image rm "$(layered fetch --full $LARGE)"
+  must layered prepare $LAYOUT
+}
+case_gc_layered() { # what the killed fetch left is taken by a gc that is killed, too
+  fresh
+  must layered fetch $LAYOUT
+  started
+  RKT_FAILPOINT=image/stored-layered layered fetch $LARGE >"$OUT" 2>&1
+  [[ $? == 137 ]] || fail "making an orphan"
+  RKT_FAILPOINT=store/remove-record rkt image rm "$(layered fetch --full $LARGE)" >"$OUT" 2>&1
+  [[ $? == 137 ]] || fail "making an orphan"
+  age
+  killed "$1" gc
+  next gc
+}
+two_images() { fresh; must layered fetch $LARGE; must layered fetch $LAYOUT; must rkt fetch $IMG; }
+case_image_gc() {
+  two_images
+  started
+  must layered prepare $LAYOUT
+  killed "$1" rkt image gc --grace-period=0s
+  next rkt image gc --grace-period=0s
+  must layered run-prepared "$(uuid_in prepared)"
+}
+case_fsck_manifest() {
+  two_images
+  started
+  find $DATA/cas/imageManifest -type f -exec truncate -s 10 {} +
+  killed "$1" rkt image fsck --repair
+  must rkt image fsck --repair
+  next rkt image gc --grace-period=1h
+}
+case_fsck_record() {
+  two_images
+  started
+  find $DATA/cas/records/images $DATA/cas/records/layers -type f -exec truncate -s 10 {} +
+  killed "$1" rkt image fsck --repair
+  must rkt image fsck --repair
+  next rkt image gc --grace-period=1h
+}
+case_image_import() {
+  fresh
+  started
+  killed "$1" layered image import /var/tmp/img/layered.tar.gz
+  next layered image import /var/tmp/img/layered.tar.gz
+}
+case_trust_remove() {
+  local key
+  must rkt trust --prefix=example.org --skip-fingerprint-review $IMG.pub
+  key=$(basename /etc/rkt/trustedkeys/prefix.d/example.org/*)
+  started
+  killed "$1" rkt trust --remove --prefix=example.org "$key"
+  must rkt trust --prefix=example.org --skip-fingerprint-review $IMG.pub
+  next rkt trust --remove --prefix=example.org "$key"
+  [[ ! -e /etc/rkt/trustedkeys/prefix.d/example.org/$key ]] || fail "the key is still trusted"
 }
 case_trust() {
   rm -rf /etc/rkt/trustedkeys/prefix.d/example.net
@@ -163,10 +269,13 @@ next() { # next COMMAND...: what has to work after the kill
   must rkt list
   must rkt image list
   must "$@"
+  ! has fsck || must rkt image fsck
 }
 
+has() { rkt image --help | grep -q "^[[:space:]]*$1[[:space:]]"; }
+
 age() { # what is partial would be left alone for a minute
-  find $DATA/cas/tmp $DATA/cas/records $DATA/cas/imageManifest $DATA/cas/blob /etc/rkt/trustedkeys -type f -exec touch -d '5 minutes ago' {} + 2>/dev/null
+  find $DATA/cas/{tmp,records,imageManifest,blob,objects,layerlocks,imagelocks} /etc/rkt/trustedkeys -type f -exec touch -d '5 minutes ago' {} + 2>/dev/null
 }
 
 # The pods, the host's tables, and what must not be in a store at rest.
@@ -187,6 +296,34 @@ snapshot() {
   done
   section nspawn; find /run/systemd/nspawn -mindepth 2 2>/dev/null | sort
   section processes; pgrep -af 'systemd-nspawn|/rkt|^rkt' | grep -vE 'pgrep|bash|rkt-gc' | sed 's/^[0-9]* //'
+}
+
+# The files of the store, one a line. A tree counts as one.
+stored() {
+  (cd $DATA/cas && find . -path './tree/*/*' -prune -o -type f -printf '%p\n' -o -path './tree/*' -printf '%p/\n' | sort)
+}
+
+# kept CASE: the store has the files that it has when nothing is killed, and
+# none when its images are removed.
+kept() {
+  local reference=/run/crash-stored-$1
+  has gc && must rkt image gc --grace-period=1h
+  stored >"$OUT"
+  if [[ ! -e $reference ]]; then
+    mv "$OUT" "$reference"
+  elif ! cmp -s "$reference" "$OUT"; then
+    diff "$reference" "$OUT" >"$OUT.diff"
+    mv "$OUT.diff" "$OUT"
+    fail "the files of the store differ from those of a store that saw no crash"
+  fi
+  has gc || return 0
+  must rkt image gc --grace-period=0s
+  # The stage1 image stays, whatever happens.
+  [[ $(rkt image list --no-legend --fields=name | grep -vc stage1) == 0 ]] || fail "images stay: $(rkt image list)"
+  rkt image list --no-legend --full --fields=id | xargs -r rkt image rm >"$OUT" 2>&1
+  must rkt image gc --grace-period=0s
+  stored | grep -vE '^\./(ready-[0-9]+|treestorelocks/all)$' >"$OUT" && fail "something is left of a store without images"
+  return 0
 }
 
 at_rest() { # nothing is left, at the latest a moment later (machined, journal viewers)
@@ -234,6 +371,40 @@ rounds() { # rounds N SEED
   at_rest
 }
 
+fetch_rounds() { # fetch_rounds N SEED
+  local i ms begin whole source sources=("$LARGE" "$ARCHIVE" "$REGISTRY" "$LAYOUT")
+  RANDOM=$2
+  fresh
+  started
+  begin=$(date +%s%3N)
+  must layered fetch "$LARGE"
+  whole=$(($(date +%s%3N) - begin))
+  echo "a fetch takes $whole ms"
+  fresh
+  for ((i = 0; i < $1; i++)); do
+    source=${sources[RANDOM % 4]}
+    ms=$((RANDOM % whole + 1))
+    timeout -s KILL "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))" rkt --insecure-options=image,http fetch --full "$source" >"$OUT" 2>&1
+    case $? in
+      137) ;;
+      0) # now remove it, or what it was unpacked to
+        if ((RANDOM % 2)); then must rkt image rm "$(tail -1 "$OUT")"; else render_again; fi ;;
+      *) fail "round $i, $source" ;;
+    esac
+    must rkt image list
+    ! has fsck || must rkt image fsck
+    ((i % 7)) || { age; must gc; }
+  done
+  for source in "${sources[@]}"; do must layered fetch "$source"; done
+  at_rest
+  rm -f /run/crash-stored-all
+  kept all # notes what there is
+  fresh
+  for source in "${sources[@]}"; do must layered fetch "$source"; done
+  at_rest
+  kept all
+}
+
 clean() { # what an earlier case may have left
   systemctl stop "$UNIT" 2>/dev/null
   environment ''
@@ -246,7 +417,10 @@ clean() { # what an earlier case may have left
 clean
 case $1 in
   rounds) rounds "$2" "$3" ;;
-  *) "case_$1" "$2" && at_rest ;;
+  fetch_rounds) fetch_rounds "$2" "$3" ;;
+  *)
+    "case_$1" "$2" && at_rest
+    [[ -z $KEPT ]] || kept "$1" ;;
 esac
 clean
 exit 0

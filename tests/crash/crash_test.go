@@ -31,51 +31,85 @@ const there = "/root/crash.sh"
 // themselves are read from the sources: one that is not here is tried with
 // every command, and has to be passed by one.
 var cases = map[string][]string{
-	"atomicfile/written":     {"fetch", "trust", "prepare", "unit", "unit_net", "fetch_url"},
-	"atomicfile/renamed":     {"fetch", "trust", "prepare", "unit"},
+	"atomicfile/renamed":     {"fetch", "trust", "prepare", "unit", "fetch_registry", "image_gc"},
+	"atomicfile/written":     {"fetch", "trust", "prepare", "unit", "unit_net", "fetch_url", "fetch_layout", "fsck_record", "image_gc"},
+	"cli/gc-image":           {"image_gc"},
+	"cli/gc-trees":           {"image_gc"},
 	"gc/marked":              {"gc", "unit_stop", "gc_prepared", "rm"},
 	"gc/part-removed":        {"gc", "rm"},
 	"gc/released":            {"gc", "unit_stop", "rm"},
 	"gc/sweep-released":      {"gc", "rm", "gc_prepared"},
+	"image/admitting":        {"fetch"},
 	"image/downloaded":       {"fetch_url"},
+	"image/dropped":          {"fetch_url"},
 	"image/imported":         {"fetch_url"},
+	"image/layer":            {"fetch_layout", "fetch_archive", "fetch_registry", "fetch_shared"},
+	"image/layer-downloaded": {"fetch_layout", "fetch_archive", "fetch_registry"},
+	"image/stored-layered":   {"fetch_layout", "fetch_registry", "run_layered"},
+	"image/validators":       {"fetch_url"},
 	"keystore/added":         {"trust"},
+	"keystore/removed":       {"trust_remove"},
 	"network/added":          {"unit_net", "run_net"},
 	"network/deleted":        {"gc_plugin"},
 	"network/netns-made":     {"unit_net", "run_net"},
 	"network/netns-recorded": {"unit_net", "run_net"},
 	"network/recorded":       {"unit_net", "run_net"},
+	"oci/unpack":             {"fetch_archive", "image_import"},
 	"pod/embryo":             {"unit", "prepare"},
 	"pod/locked":             {"unit", "prepare"},
 	"pod/prepared":           {"prepare"},
 	"pod/preparing":          {"unit", "prepare"},
 	"pod/run":                {"unit", "run", "run_prepared"},
 	"pod/synced":             {"prepare", "prepare_copy"},
-	"prepare/copied":         {"prepare_copy", "unit_copy"},
+	"prepare/copied":         {"prepare_copy", "unit_copy", "run_layered_copy"},
 	"prepare/manifest":       {"unit", "prepare"},
 	"prepare/mounted":        {"unit", "run_prepared"},
 	"prepare/mounted-stage1": {"unit", "run"},
+	"prepare/seeded":         {"prepare_layered", "run_layered", "run_layered_copy"},
 	"prepare/trees":          {"unit", "prepare_copy"},
 	"run/mounted":            {"unit", "run", "unit_copy"},
 	"stage1/applied":         {"unit", "unit_net"},
 	"stage1/exec":            {"unit", "unit_net", "run", "run_copy", "run_net"},
 	"stage1/recorded":        {"unit", "run_net"},
-	"store/clean":            {"gc_store"},
-	"store/indexed":          {"fetch"},
-	"store/manifest":         {"fetch"},
-	"store/remote":           {"fetch_url"},
-	"store/remove-file":      {"image_rm"},
-	"store/remove-record":    {"image_rm"},
-	"store/renamed":          {"fetch", "fetch_url"},
-	"store/synced":           {"fetch"},
-	"tree/extracted":         {"fetch", "prepare_unrendered"},
-	"tree/rendered":          {"fetch", "prepare_unrendered"},
-	"tree/synced":            {"fetch", "prepare_unrendered"},
-	"tree/unmarked":          {"fetch"},
+	"store/clean":            {"gc_store", "gc_layered"},
+	"store/document":         {"fetch_layout", "fetch_registry"},
+	"store/fsck-manifest":    {"fsck_manifest"},
+	"store/fsck-record":      {"fsck_record"},
+	"store/indexed":          {"fetch", "fetch_layout"},
+	"store/layer-recorded":   {"fetch_layout", "fetch_update", "image_import", "run_layered"},
+	"store/layer-renamed":    {"fetch_layout", "fetch_archive", "fetch_shared", "fetch_registry"},
+	"store/layer-synced":     {"fetch_layout", "fetch_registry", "fetch_shared"},
+	"store/manifest":         {"fetch", "fetch_registry"},
+	"store/remote":           {"fetch_url", "fetch_layout"},
+	"store/remove-file":      {"image_rm", "image_rm_layered", "image_gc"},
+	"store/remove-object":    {"image_rm_layered", "gc_layered", "image_gc"},
+	"store/remove-record":    {"image_rm", "image_rm_layered", "image_gc"},
+	"store/renamed":          {"fetch", "fetch_url", "fetch_layout"},
+	"store/synced":           {"fetch", "fetch_layout"},
+	"tree/adopted":           {"fetch", "fetch_url"},
+	"tree/extracted":         {"fetch_layout", "prepare_unrendered", "render_layered"},
+	"tree/layer-extracted":   {"fetch_layout", "fetch_shared", "render_layered"},
+	"tree/rendered":          {"fetch", "prepare_unrendered", "fetch_layout", "render_layered"},
+	"tree/staged":            {"fetch", "fetch_url"},
+	"tree/synced":            {"image_gc"},
+	"tree/unmarked":          {"fetch", "fetch_layout", "image_gc"},
 }
 
 // notReached is the exit status of crash.sh for a command that was not killed.
 const notReached = 3
+
+// registry is one on the host itself; serve starts it and fills it.
+const registry = `version: 0.1
+storage: {filesystem: {rootdirectory: /var/tmp/registry}}
+http: {addr: "127.0.0.1:8098"}
+`
+
+const serve = `
+systemctl disable --quiet --now docker-registry 2>/dev/null || true
+systemctl is-active --quiet crash-registry || systemd-run --quiet --collect --unit=crash-registry docker-registry serve /root/registry.yml
+for i in $(seq 100); do curl -sf http://127.0.0.1:8098/v2/ >/dev/null && break; sleep 0.1; done
+skopeo copy -q --dest-tls-verify=false oci:/var/tmp/img/layout:1 docker://127.0.0.1:8098/layered:1
+`
 
 func open(t *testing.T) *host.Host {
 	h := host.Open(t)
@@ -88,7 +122,11 @@ func open(t *testing.T) *host.Host {
 	if out, err := mk.CombinedOutput(); err != nil {
 		t.Fatalf("mkimage: %v\n%s", err, out)
 	}
+	layered(t, filepath.Join(dir, "busybox.aci"), dir)
+	h.Run(t, "rm", "-rf", "/var/tmp/img")
 	h.Copy(t, dir, "/var/tmp/img")
+	h.Write(t, "/root/registry.yml", 0o644, []byte(registry))
+	h.Sh(t, serve)
 	h.Write(t, there, 0o755, script)
 	h.Run(t, "rkt", "trust", "--prefix=example.com", "--skip-fingerprint-review", "/var/tmp/img/busybox.aci.pub")
 	// The first pod with a network makes the bridge and the chains that stay.
@@ -108,6 +146,7 @@ func TestFailpoints(t *testing.T) {
 			t.Errorf("no source has the failpoint %q of the table", name)
 		}
 	}
+	references(t, h)
 	for _, point := range points {
 		commands, known := cases[point]
 		if !known {
@@ -133,14 +172,29 @@ func TestFailpoints(t *testing.T) {
 	}
 }
 
-// all are the commands of the table.
+// references lets the commands note what the store holds when nothing is killed.
+func references(t *testing.T, h *host.Host) {
+	h.Sh(t, "rm -f /run/crash-stored-*")
+	for _, c := range all() {
+		if slices.Contains(killers, c) {
+			continue
+		}
+		if out, errs, code := h.Try("bash", there, c, ""); code != 0 {
+			t.Errorf("%s, nothing killed: status %d\n%s%s", c, code, out, errs)
+		}
+	}
+}
+
+// killers are the commands that make no sense without being killed.
+var killers = []string{"unit", "unit_copy", "unit_net", "unit_stop", "gc_plugin", "gc_store"}
+
+// all are the commands of crash.sh.
 func all() []string {
 	var names []string
-	for _, c := range cases {
-		names = append(names, c...)
+	for _, m := range regexp.MustCompile(`(?m)^case_([a-z_]+)\(`).FindAllSubmatch(script, -1) {
+		names = append(names, string(m[1]))
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return names
 }
 
 // failpoints reads the names of all failpoints from the sources.
@@ -167,7 +221,8 @@ func failpoints(t *testing.T) []string {
 	return slices.Compact(names)
 }
 
-// TestRandomKills kills the main process of a starting service whenever.
+// TestRandomKills kills the main process of a starting service, and fetches,
+// whenever.
 func TestRandomKills(t *testing.T) {
 	h := open(t)
 	seed := time.Now().UnixNano() % 32768
@@ -175,7 +230,11 @@ func TestRandomKills(t *testing.T) {
 		seed = s
 	}
 	t.Logf("RKT_TEST_SEED=%d", seed)
-	if out, errs, code := h.TryFor(5*time.Minute, "bash", there, "rounds", "30", strconv.FormatInt(seed, 10)); code != 0 {
-		t.Errorf("status %d\n%s%s", code, out, errs)
+	for _, rounds := range []string{"rounds", "fetch_rounds"} {
+		out, errs, code := h.TryFor(5*time.Minute, "bash", there, rounds, "30", strconv.FormatInt(seed, 10))
+		if code != 0 {
+			t.Errorf("%s: status %d", rounds, code)
+		}
+		t.Logf("%s:\n%s%s", rounds, out, errs)
 	}
 }
