@@ -161,8 +161,8 @@ func (s *Store) rebuildLayer(ctx context.Context, r appc.LayerRef) (Layer, error
 }
 
 // Clean removes what crashes left behind: partial files that nobody holds
-// locked and that are older than age, blobs and manifests without a record, and
-// unused lock files. It returns the number of bytes freed.
+// locked and that are older than age, blobs, manifests, names and sources
+// without a record, and unused lock files. It returns the number of bytes freed.
 func (s *Store) Clean(ctx context.Context, age time.Duration) (int64, error) {
 	before := s.o.Now().Add(-age)
 	freed, err := s.cleanTemp(before)
@@ -179,9 +179,9 @@ func (s *Store) Clean(ctx context.Context, age time.Duration) (int64, error) {
 			freed += info.Size()
 		}
 		return err
-	}), s.cleanLocks(), s.cleanPartial(before))
+	}), s.cleanPartial(before), s.cleanIndex(before), s.cleanLocks())
 	objects, err := s.cleanObjects(before)
-	return freed + objects, errors.Join(append(errs, err)...)
+	return freed + objects, errors.Join(append(errs, err, s.cleanLayerLocks())...)
 }
 
 func (s *Store) cleanTemp(before time.Time) (int64, error) {
