@@ -3,9 +3,6 @@ package image
 import (
 	"context"
 	"fmt"
-
-	"github.com/rkt-systemd/rkt/stage0/oci"
-	"github.com/rkt-systemd/rkt/stage0/store"
 )
 
 // Import stores an image out of a file or a layout directory, verifying it as
@@ -59,24 +56,12 @@ func (f *Fetcher) importLayers(ctx context.Context, ref Ref, source string) (Ima
 		return Image{}, err
 	}
 	defer src.Close()
-	platform := f.Platform
-	if platform == (oci.Platform{}) {
-		platform = oci.HostPlatform()
-	}
-	img, err := src.Image(ctx, platform)
-	if err != nil {
-		return Image{}, err
-	}
-	admission, err := f.admitOCI(ctx, ref, src, img)
+	img, err := f.pick(ctx, src)
 	if err != nil {
 		return Image{}, err
 	}
 	ref.Layout.Path = "image" // what it is called if it does not say itself
-	manifest, layered, err := f.convert(ref, img)
-	if err != nil {
-		return Image{}, err
-	}
-	r, err := f.storeOCI(ctx, src, img, layered, manifest, store.ImportOptions{Source: source, Admit: fixedAdmission(admission)})
+	r, err := f.bring(ctx, ref, source, src, img)
 	if err != nil {
 		return Image{}, err
 	}

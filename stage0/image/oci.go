@@ -173,39 +173,48 @@ func (f *Fetcher) unchangedTag(ctx context.Context, ref Ref, source string, src 
 
 // pull fetches what the source has, verifies and stores it.
 func (f *Fetcher) pull(ctx context.Context, ref Ref, source string, id *store.FileID, src oci.Source) (Image, error) {
-	platform := f.Platform
-	if platform == (oci.Platform{}) {
-		platform = oci.HostPlatform()
-	}
-	img, err := src.Image(ctx, platform)
+	img, err := f.pick(ctx, src)
 	if err != nil {
 		return Image{}, err
 	}
-	admission, err := f.admitOCI(ctx, ref, src, img)
+	r, err := f.bring(ctx, ref, source, src, img)
 	if err != nil {
 		return Image{}, err
-	}
-	manifest, layered, err := f.convert(ref, img)
-	if err != nil {
-		return Image{}, err
-	}
-	r, err := f.storeOCI(ctx, src, img, layered, manifest, store.ImportOptions{
-		Source: source, Latest: ref.Docker.Latest(), Admit: fixedAdmission(admission),
-	})
-	if err != nil {
-		return Image{}, err
-	}
-	top := img.ManifestDigest
-	if img.Index != "" {
-		top = img.Index
 	}
 	failpoint.Hit("image/stored-layered")
 	if err := f.Store.PutRemote(store.Remote{
-		Source: source, Key: r.Key, ETag: top, Downloaded: f.now(), File: id, Admitted: admission.Kind,
+		Source: source, Key: r.Key, ETag: topDigest(img), Downloaded: f.now(), File: id, Admitted: r.Admission.Kind,
 	}); err != nil {
 		return Image{}, err
 	}
 	return f.image(r)
+}
+
+// pick finds the source's image for the platform wanted.
+func (f *Fetcher) pick(ctx context.Context, src oci.Source) (*oci.Image, error) {
+	platform := f.Platform
+	if platform == (oci.Platform{}) {
+		platform = oci.HostPlatform()
+	}
+	return src.Image(ctx, platform)
+}
+
+// bring verifies and stores an image of a source. The record's admission is how
+// it came in now, whatever the store knew of it before.
+func (f *Fetcher) bring(ctx context.Context, ref Ref, source string, src oci.Source, img *oci.Image) (store.Record, error) {
+	admission, err := f.admitOCI(ctx, ref, src, img)
+	if err != nil {
+		return store.Record{}, err
+	}
+	manifest, layered, err := f.convert(ref, img)
+	if err != nil {
+		return store.Record{}, err
+	}
+	r, err := f.storeOCI(ctx, src, img, layered, manifest, store.ImportOptions{
+		Source: source, Latest: ref.Docker.Latest(), Admit: fixedAdmission(admission),
+	})
+	r.Admission = admission
+	return r, err
 }
 
 // convert makes the image manifest, which pins the layers.
