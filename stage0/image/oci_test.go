@@ -2,6 +2,7 @@ package image
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,7 +33,18 @@ import (
 type testRegistry struct {
 	*httptest.Server
 	requests, blobs atomic.Int64
-	breakBlobs      atomic.Bool
+
+	mu  sync.Mutex
+	got []string // PATH RANGE of requests for blobs
+}
+
+// take is what was requested since the last call.
+func (r *testRegistry) take() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	got := r.got
+	r.got = nil
+	return got
 }
 
 func newTestRegistry(t *testing.T) *testRegistry {
@@ -42,10 +55,9 @@ func newTestRegistry(t *testing.T) *testRegistry {
 		r.requests.Add(1)
 		if strings.Contains(req.URL.Path, "/blobs/") && req.Method == http.MethodGet {
 			r.blobs.Add(1)
-			if r.breakBlobs.Load() {
-				w.WriteHeader(http.StatusNotFound)
-				return
-			}
+			r.mu.Lock()
+			r.got = append(r.got, req.URL.Path+" "+req.Header.Get("Range"))
+			r.mu.Unlock()
 		}
 		h.ServeHTTP(w, req)
 	}))
@@ -300,3 +312,81 @@ func TestFetchBrokenLayer(t *testing.T) {
 func emptyIndex() v1.ImageIndex { return empty.Index }
 
 func nil2log() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// TestResumeLayer checks that a partial layer is continued, and that one whose
+// bytes are wrong is fetched again. check list: 16
+func TestResumeLayer(t *testing.T) {
+	reg := newTestRegistry(t)
+	img := randomImage(t, 1)
+	reg.push(t, "a/b:1", img)
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := layers[0].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := layers[0].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := len(data) / 2
+	garbage := append([]byte{}, data[:half]...)
+	garbage[half/2] ^= 1
+	for _, c := range []struct {
+		name    string
+		partial []byte
+		ranges  []string // of the requests for the layer
+	}{
+		{"nothing", nil, []string{""}},
+		{"half", data[:half], []string{fmt.Sprintf("bytes=%d-", half)}},
+		{"all", data, nil},
+		{"damaged", garbage, []string{fmt.Sprintf("bytes=%d-", half), ""}},
+		{"too long", append(append([]byte{}, data...), 0), []string{""}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := newEnv(t)
+			if os.Geteuid() == 0 {
+				if e.f.Trees, err = tree.Open(e.f.Store, tree.Options{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e.f.Insecure = InsecureHTTP | InsecureImage
+			ref, err := ParseRef("docker://" + reg.ref("a/b:1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tmp := e.f.Store.LayerTemp(digest.String())
+			if c.partial != nil {
+				if err := os.WriteFile(tmp, c.partial, 0o660); err != nil {
+					t.Fatal(err)
+				}
+			}
+			reg.take()
+			got, err := e.f.Fetch(t.Context(), ref, FetchOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !e.f.Store.Complete(got.Record) {
+				t.Error("the image is not whole")
+			}
+			var ranges []string
+			for _, r := range reg.take() {
+				if path, rng, _ := strings.Cut(r, " "); strings.HasSuffix(path, digest.String()) {
+					ranges = append(ranges, strings.TrimRight(rng, "0123456789")) // where it ends is the client's affair
+				}
+			}
+			if !slices.Equal(ranges, c.ranges) {
+				t.Errorf("requests for the layer: %q, want %q", ranges, c.ranges)
+			}
+			if _, err := os.Stat(tmp); err == nil {
+				t.Error("the partial file is left")
+			}
+		})
+	}
+}
