@@ -18,7 +18,7 @@ UNIT=rkt@$POD
 DROPIN=/run/systemd/system/$UNIT.service.d
 OUT=$(mktemp)
 KEPT='' # files of the store at rest, where a case begins with an empty one
-trap 'rm -f "$OUT"' EXIT
+trap 'rm -f "$OUT" "$OUT".*' EXIT
 
 fail() { echo "crash.sh: $*"; [[ ! -s $OUT ]] || sed 's/^/    /' "$OUT"; exit 1; }
 must() { "$@" >"$OUT" 2>&1 </dev/null || fail "status $?: $*"; }
@@ -308,11 +308,12 @@ stored() {
 kept() {
   local reference=/run/crash-stored-$1
   has gc && must rkt image gc --grace-period=1h
+  mv "$OUT" "$OUT.gc"
   stored >"$OUT"
   if [[ ! -e $reference ]]; then
     mv "$OUT" "$reference"
   elif ! cmp -s "$reference" "$OUT"; then
-    diff "$reference" "$OUT" >"$OUT.diff"
+    diff "$reference" "$OUT" | cat - "$OUT.gc" >"$OUT.diff"
     mv "$OUT.diff" "$OUT"
     fail "the files of the store differ from those of a store that saw no crash"
   fi
