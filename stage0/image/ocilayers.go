@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -80,6 +82,13 @@ func (f *Fetcher) layers(ctx context.Context, src oci.Source, img *oci.Image, la
 			j.close()
 		}
 	}()
+	// All partial files are locked before anything is brought, in an order that
+	// is the same for all images: no two processes wait for each other.
+	for _, d := range slices.Sorted(maps.Keys(byDigest)) {
+		if err := byDigest[d].acquire(ctx); err != nil {
+			return err
+		}
+	}
 	wg.Go(func() {
 		limit := make(chan struct{}, parallelLayers)
 		for _, j := range jobs {
@@ -164,9 +173,9 @@ type layerJob struct {
 
 	mu     sync.Mutex
 	more   *sync.Cond
-	begun  bool // stored, or tmp is open and locked
+	begun  bool
 	stored bool
-	tmp    *os.File
+	tmp    *os.File // open and locked, unless stored
 	had    int64 // bytes there before
 	n      int64 // bytes there now
 	done   bool
@@ -200,7 +209,19 @@ func (j *layerJob) start(ctx context.Context) {
 	j.set(func() { j.done, j.err = true, err })
 }
 
+// run brings what acquire found missing.
 func (j *layerJob) run(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	if j.isStored() {
+		return nil
+	}
+	return j.download(ctx)
+}
+
+// acquire finds the layer stored, or locks its partial file.
+func (j *layerJob) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -227,10 +248,7 @@ func (j *layerJob) run(ctx context.Context) error {
 		err = truncate(tmp)
 	}
 	j.set(func() { j.tmp, j.had, j.n = tmp, had, had })
-	if err != nil {
-		return err
-	}
-	return j.download(ctx)
+	return err
 }
 
 // download appends what is missing.
@@ -311,12 +329,14 @@ func (j *layerJob) resumed() bool {
 }
 
 // imported notes that the layer is in the store, for later layers of the same
-// digest.
+// digest and for those who wait for its partial file.
 func (j *layerJob) imported(err error) error {
-	if err == nil {
-		j.set(func() { j.stored = true })
+	if err != nil {
+		return err
 	}
-	return err
+	tmp := j.tmp
+	j.set(func() { j.stored, j.tmp = true, nil })
+	return tmp.Close()
 }
 
 // reader reads the partial file as it grows.
