@@ -223,6 +223,10 @@ func (l *flatLayer) dir(rel string) (*flatNode, string, error) {
 			continue
 		}
 		at := path.Join(real, part)
+		// A look at lower layers goes down from the root.
+		if l.x.work += len(at); l.x.work > maxWork {
+			return nil, "", errors.New("finding directories takes too long: the paths are too deep")
+		}
 		child, target := n.children[part], ""
 		if child == nil {
 			if low := l.lowerAt(at); low != nil && low.typ == tar.TypeSymlink && !l.hidden(at) {
