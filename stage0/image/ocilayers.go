@@ -176,8 +176,8 @@ type layerJob struct {
 	begun  bool
 	stored bool
 	tmp    *os.File // open and locked, unless stored
-	had    int64 // bytes there before
-	n      int64 // bytes there now
+	had    int64    // bytes there before
+	n      int64    // bytes there now
 	done   bool
 	err    error
 }

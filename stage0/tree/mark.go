@@ -9,6 +9,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/internal/lock"
 	"github.com/rkt-systemd/rkt/internal/sys"
 )
 
@@ -85,10 +86,25 @@ func (t *Trees) Settle() error {
 	failpoint.Hit("tree/synced")
 	var errs []error
 	for _, id := range fresh {
-		err := atomicfile.WriteFile(filepath.Join(t.dir, id, renderedFile), nil, 0o644)
-		if !errors.Is(err, fs.ErrNotExist) { // removed meanwhile
-			errs = append(errs, err)
-		}
+		errs = append(errs, t.settle(id))
 	}
 	return errors.Join(errs...)
+}
+
+// settle makes the mark of a synced tree last, unless somebody is at the tree:
+// then it is removed or rendered again.
+func (t *Trees) settle(id string) error {
+	l, err := lock.TryPath(filepath.Join(t.store.Dir(), "treestorelocks", id), lock.Exclusive)
+	if errors.Is(err, lock.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	path := filepath.Join(t.dir, id, renderedFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+		return os.Remove(l.Name())
+	}
+	return atomicfile.WriteFile(path, nil, 0o644)
 }

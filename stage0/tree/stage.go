@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -110,8 +111,17 @@ func (st *Stage) Close() error {
 	return err
 }
 
-// cleanStages removes stages whose makers died.
+// cleanStages removes stages whose makers died, unless images are being
+// rendered just now: a stage is there before it is locked.
 func (t *Trees) cleanStages() error {
+	all, err := lock.TryPath(filepath.Join(t.store.Dir(), "treestorelocks", "all"), lock.Exclusive)
+	if errors.Is(err, lock.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer all.Close()
 	dirs, err := filepath.Glob(filepath.Join(t.dir, stagePrefix+"*"))
 	if err != nil {
 		return err

@@ -269,10 +269,8 @@ next() { # next COMMAND...: what has to work after the kill
   must rkt list
   must rkt image list
   must "$@"
-  ! has fsck || must rkt image fsck
+  must rkt image fsck
 }
-
-has() { rkt image --help | grep -q "^[[:space:]]*$1[[:space:]]"; }
 
 age() { # what is partial would be left alone for a minute
   find $DATA/cas/{tmp,records,imageManifest,blob,objects,layerlocks,imagelocks} /etc/rkt/trustedkeys -type f -exec touch -d '5 minutes ago' {} + 2>/dev/null
@@ -282,7 +280,7 @@ age() { # what is partial would be left alone for a minute
 snapshot() {
   section() { echo "== $1"; }
   section mounts; findmnt -rno TARGET,FSTYPE | grep -v '^/run/credentials/' | sort
-  section cgroups; (cd /sys/fs/cgroup && find machine.slice system.slice -mindepth 1 -type d 2>/dev/null | grep -E '^machine.slice/|rkt' | sort)
+  section cgroups; (cd /sys/fs/cgroup && find machine.slice system.slice -mindepth 1 -type d 2>/dev/null | grep -E '^machine.slice/|rkt' | grep -v rkt-gc.service | sort)
   section netns; ls /run/netns 2>/dev/null
   section links; ip -br link | awk '$1 != "cni0" && $1 !~ /^rkt/ {print $1}' | sort
   section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
@@ -307,7 +305,7 @@ stored() {
 # none when its images are removed.
 kept() {
   local reference=/run/crash-stored-$1
-  has gc && must rkt image gc --grace-period=1h
+  must rkt image gc --grace-period=1h
   mv "$OUT" "$OUT.gc"
   stored >"$OUT"
   if [[ ! -e $reference ]]; then
@@ -317,7 +315,6 @@ kept() {
     mv "$OUT.diff" "$OUT"
     fail "the files of the store differ from those of a store that saw no crash"
   fi
-  has gc || return 0
   must rkt image gc --grace-period=0s
   # The stage1 image stays, whatever happens.
   [[ $(rkt image list --no-legend --fields=name | grep -vc stage1) == 0 ]] || fail "images stay: $(rkt image list)"
@@ -393,7 +390,7 @@ fetch_rounds() { # fetch_rounds N SEED
       *) fail "round $i, $source" ;;
     esac
     must rkt image list
-    ! has fsck || must rkt image fsck
+    must rkt image fsck
     ((i % 7)) || { age; must gc; }
   done
   for source in "${sources[@]}"; do must layered fetch "$source"; done
