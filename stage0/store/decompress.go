@@ -9,7 +9,6 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // maxWindow bounds the memory that a compressed stream can ask for.
@@ -120,11 +119,7 @@ func decompress(br *bufio.Reader, format Format) (io.ReadCloser, error) {
 	case Bzip2:
 		return io.NopCloser(bzip2.NewReader(br)), nil
 	case XZ:
-		if err := checkXZ(br); err != nil {
-			return nil, err
-		}
-		// Reading by single blocks keeps the library from trusting later headers.
-		r, err := xz.ReaderConfig{DictCap: 8 << 20}.NewReader(br)
+		r, err := newXZ(br)
 		return io.NopCloser(r), err
 	case Zstd:
 		d, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
@@ -136,34 +131,4 @@ func decompress(br *bufio.Reader, format Format) (io.ReadCloser, error) {
 	default:
 		return io.NopCloser(br), nil
 	}
-}
-
-// checkXZ looks at the first block's header (xz file format, section 3.1) and
-// refuses dictionaries that the library would allocate blindly.
-func checkXZ(br *bufio.Reader) error {
-	const streamHeader = 12
-	head, _ := br.Peek(streamHeader + 1024) // what is missing the library reports
-	if len(head) < streamHeader+2 || head[streamHeader] == 0 {
-		return nil
-	}
-	block := head[streamHeader:]
-	if size := (int(block[0]) + 1) * 4; size <= len(block) {
-		block = block[:size]
-	}
-	flags, rest := block[1], block[2:]
-	for _, present := range []bool{flags&0x40 != 0, flags&0x80 != 0} {
-		for present && len(rest) > 0 {
-			present = rest[0]&0x80 != 0
-			rest = rest[1:]
-		}
-	}
-	// The library knows the LZMA2 filter (0x21, one byte of properties) only.
-	if len(rest) < 3 || rest[0] != 0x21 || rest[1] != 1 {
-		return nil
-	}
-	bits := int(rest[2] & 0x3f)
-	if bits > 40 || bits == 40 || (2|int64(bits&1))<<(bits/2+11) > maxWindow {
-		return fmt.Errorf("the dictionary is larger than %d MiB", maxWindow>>20)
-	}
-	return nil
 }

@@ -118,11 +118,21 @@ type countingReader struct {
 	n        atomic.Int64
 	err      error // of r, but for its end; read when nobody reads any more
 	progress func(int64)
+	stopped  atomic.Bool
 }
+
+// errStopped ends a stream that nobody wants any more.
+var errStopped = errors.New("the rest is not wanted")
+
+// stop makes a decompressor, which reads on to the end for others, end now.
+func (c *countingReader) stop() { c.stopped.Store(true) }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, context.Cause(c.ctx)
+	}
+	if c.stopped.Load() {
+		return 0, errStopped
 	}
 	n, err := c.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -267,6 +277,9 @@ func (s *Store) unpack(ctx context.Context, in *countingReader, out *os.File, v 
 		u.manifest, err = readLayout(r, s.o.Limits.Entries, v)
 		return err
 	})
+	if err != nil {
+		in.stop()
+	}
 	if cerr := plain.Close(); err == nil {
 		err = cerr
 	}

@@ -156,6 +156,9 @@ func (s *Store) readLayer(ctx context.Context, r io.Reader, want Layer, visit La
 		sum.Write(b)
 		return nil
 	}, func(r io.Reader) error { return s.layerEntries(r, visit) })
+	if err != nil {
+		in.stop()
+	}
 	if cerr := plain.Close(); err == nil {
 		err = cerr
 	}
