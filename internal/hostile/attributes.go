@@ -67,7 +67,11 @@ func (c *corpus) attributes() {
 				want, kind = strings.Replace(r.want, "$x", "x/ x/y=2", 1), "directory"
 				h.body, h.mode = nil, 0o755
 			}
-			c.both("xattr "+r.name+", "+kind, want, want, func(b *builder, top string) {
+			image := want
+			if typ == '5' {
+				image = notHere
+			}
+			c.both("xattr "+r.name+", "+kind, want, image, func(b *builder, top string) {
 				h := h
 				h.name = top + "x"
 				b.put(h)
@@ -150,7 +154,7 @@ func (c *corpus) owners() {
 	for _, r := range []struct {
 		id    int64
 		layer string
-	}{{1 << 31, "x=1"}, {1<<32 - 2, "x=1"}, {1<<32 - 1, "!"}, {1 << 32, "!"}, {-1, "!"}, {-2, "!"}, {math.MinInt64, "!"}, {math.MaxInt64, "!"}, {1<<32 + 1000, "!"}} {
+	}{{1 << 31, "x=1"}, {1<<32 - 2, "x=1"}, {1<<32 - 1, "!"}, {1 << 32, "!"}, {-1, "!"}, {-2, "!"}, {-1 << 40, "!"}, {math.MaxInt64, "!"}, {1<<32 + 1000, "!"}} {
 		c.both(fmt.Sprintf("uid %d", r.id), r.layer, r.layer, one(func(h *header, _ string) { h.uid = r.id }))
 		c.both(fmt.Sprintf("gid %d", r.id), r.layer, r.layer, one(func(h *header, _ string) { h.gid = r.id }))
 	}

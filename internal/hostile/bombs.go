@@ -140,7 +140,11 @@ func (c *corpus) packed(name, layerWish, imageWish string, pack func(plain []byt
 		}
 		b.put(header{name: top + "y", body: data, mode: 0o644})
 	}
-	for suffix, e := range map[string]func(*builder, string){"": entries, ", large": big} {
+	sizes := map[string]func(*builder, string){"": entries}
+	if strings.HasPrefix(name, "gzip") {
+		sizes[", large"] = big
+	}
+	for suffix, e := range sizes {
 		if layerWish != notHere {
 			w, _ := wish(layerWish, c.decoy)
 			data := layer(e)

@@ -9,7 +9,7 @@
 // Exported:
 //
 //	Cases(decoy string) []Case
-//	Case{Name, Kind, Layers, Want, List, Heavy}; Kind: ACI, Layers
+//	Case{Name, Kind, Layers, Want, List, Heavy, Disk}; Kind: ACI, Layers
 //	Layer{Data, Plain, Digest, DiffID, Extra}; Want: Refused, Harmless, Bounded
 package hostile
 
@@ -45,8 +45,9 @@ type Case struct {
 	// List shows the merged tree, sorted: "/", "d/", "f = content", "l -> target",
 	// and the bare name for what is something else. Nil: whatever it is.
 	List []string
-	// Heavy cases take much time; once is enough.
-	Heavy bool
+	// Heavy cases take much time; once is enough. Disk says that the file system
+	// matters.
+	Heavy, Disk bool
 }
 
 // Layer is one archive.
@@ -62,11 +63,21 @@ type Layer struct {
 // absolute path.
 func Cases(decoy string) []Case {
 	c := &corpus{decoy: decoy}
-	for _, add := range []func(){
-		c.names, c.links, c.stacks, c.whiteouts, c.headers, c.numbers, c.pax, c.truncated, c.attributes, c.owners, c.devices,
-		c.sparse, c.compressed, c.bombs, c.lies, c.manifests, c.masses,
-	} {
+	for _, add := range []func(){c.names, c.links, c.stacks, c.whiteouts, c.attributes, c.owners, c.devices, c.sparse} {
 		add()
+	}
+	for i := range c.cases {
+		c.cases[i].Disk = true
+	}
+	for _, add := range []func(){c.headers, c.numbers, c.pax, c.truncated, c.compressed, c.bombs, c.lies, c.manifests, c.masses} {
+		add()
+	}
+	for i, cs := range c.cases {
+		_, name, _ := strings.Cut(cs.Name, "/")
+		switch name {
+		case "path of 4090", "path of 4096", "2000 levels", "long links in a row", "link of 4095 gone through", "many sparse files":
+			c.cases[i].Heavy = true
+		}
 	}
 	return c.cases
 }

@@ -114,7 +114,7 @@ func (c *copier) file(e entry, dir int, m meta) error {
 	dst := os.NewFile(uintptr(out), e.rel)
 	err = sys.CopyData(dst, src, e.stat.Size)
 	if err == nil {
-		err = c.x.fileMeta(out, m)
+		err = c.x.fileMeta(out, m, readable)
 	}
 	return errors.Join(err, dst.Close())
 }

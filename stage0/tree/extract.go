@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/sys"
@@ -54,14 +55,63 @@ type extractor struct {
 	bytes   int64
 	open    *dirCache
 	dirs    map[string]meta
-	work    int
+	// made are bytes of files that the archive itself does not hold, kept bytes
+	// of memory that last, work what was done besides writing.
+	made       int64
+	kept, work int
 	// manifest is that of the image extracted last.
 	manifest []byte
 	buf      []byte
 }
 
-// maxWork bounds what replacing directories by other things may cost.
-const maxWork = 1 << 30
+// What an archive may cost besides the room of its files.
+const (
+	maxMade = 64 << 30 // holes, and copies of lower layers' files
+	maxKept = 48 << 20
+	maxWork = 1 << 32 // bytes of names looked at: seconds
+)
+
+// spend counts work.
+func (x *extractor) spend(n int) error {
+	if x.work += n; x.work > maxWork {
+		return errors.New("too deep, or too much is replaced: unpacking would take too long")
+	}
+	return nil
+}
+
+// keep counts memory that lasts as long as the extractor.
+func (x *extractor) keep(n int) error {
+	if x.kept += n; x.kept > maxKept {
+		return errors.New("too many directories, or whiteouts, or too long names or attributes of them")
+	}
+	return nil
+}
+
+// make counts bytes that a small archive can make many of.
+func (x *extractor) make(n int64) error {
+	if x.made += n; n < 0 || x.made > maxMade {
+		return fmt.Errorf("more than %d bytes of holes in sparse files and of copies", int64(maxMade))
+	}
+	return nil
+}
+
+// setDir notes the metadata of a directory, which is set at the end.
+func (x *extractor) setDir(rel string, m meta) error {
+	if old, ok := x.dirs[rel]; ok {
+		x.kept -= old.size(rel)
+	}
+	x.dirs[rel] = m
+	return x.keep(m.size(rel))
+}
+
+// size is about what remembering the metadata of rel takes.
+func (m meta) size(rel string) int {
+	n := len(rel) + 160
+	for k, v := range m.xattrs {
+		n += len(k) + len(v) + 64
+	}
+	return n
+}
 
 // meta is the metadata of an entry, checked.
 type meta struct {
@@ -89,7 +139,8 @@ func (x *extractor) close() {
 }
 
 func (x *extractor) tell(text string) {
-	if x.warn != nil && !x.warned[text] {
+	const enough = 50
+	if x.warn != nil && !x.warned[text] && len(x.warned) < enough {
 		x.warned[text] = true
 		x.warn(text)
 	}
@@ -192,7 +243,7 @@ func linkTarget(h *tar.Header) (string, error) {
 		return "", fmt.Errorf("hard link: %w", err)
 	}
 	if !ok || target == "" {
-		return "", fmt.Errorf("hard link leads to %q, outside the root file system", h.Linkname)
+		return "", fmt.Errorf("hard link leads to %.200q, outside the root file system", h.Linkname)
 	}
 	return target, nil
 }
@@ -227,10 +278,9 @@ func (x *extractor) entry(rel string, h *tar.Header, body io.Reader) error {
 		if h.Typeflag != tar.TypeDir {
 			return errors.New("rootfs is not a directory")
 		}
-		x.dirs[""] = m
-		return nil
+		return x.setDir("", m)
 	}
-	dir, err := x.dir(path.Dir(rel))
+	dir, err := x.dir(parentOf(rel))
 	if err != nil {
 		return err
 	}
@@ -246,7 +296,7 @@ func (x *extractor) put(dir int, rel, name string, h *tar.Header, m meta, body i
 		return x.regular(dir, rel, name, h, m, body)
 	case tar.TypeSymlink:
 		if h.Linkname == "" || strings.ContainsRune(h.Linkname, 0) {
-			return fmt.Errorf("bad symbolic link to %q", h.Linkname)
+			return fmt.Errorf("bad symbolic link to %.200q", h.Linkname)
 		}
 		if err := x.replace(dir, rel, name, func() error { return sys.Symlinkat(h.Linkname, dir, name) }); err != nil {
 			return err
@@ -270,7 +320,7 @@ func (x *extractor) meta(h *tar.Header) (meta, error) {
 	}
 	m := meta{
 		mode: uint32(h.Mode) & 0o7777, uid: uint32(h.Uid), gid: uint32(h.Gid), //nolint:gosec // checked above
-		mtime: clamp(h.ModTime), xattrs: map[string]string{},
+		mtime: clamp(h.ModTime),
 	}
 	m.atime = m.mtime
 	if !h.AccessTime.IsZero() {
@@ -282,12 +332,30 @@ func (x *extractor) meta(h *tar.Header) (meta, error) {
 		if !ok || !allowedXattr(name) {
 			continue
 		}
+		if err := checkXattr(name, v); err != nil {
+			return meta{}, err
+		}
 		if total += len(name) + len(v); total > x.limits.Xattrs {
 			return meta{}, fmt.Errorf("more than %d bytes of extended attributes", x.limits.Xattrs)
+		}
+		if m.xattrs == nil {
+			m.xattrs = map[string]string{}
 		}
 		m.xattrs[name] = v
 	}
 	return m, nil
+}
+
+// checkXattr refuses what no file system takes or could give back.
+func checkXattr(name, value string) error {
+	bad := len(name) > 255 || strings.ContainsFunc(name, unicode.IsControl)
+	if name == "security.capability" { // versions 1 to 3
+		bad = len(value) != 12 && len(value) != 20 && len(value) != 24
+	}
+	if bad {
+		return fmt.Errorf("bad extended attribute %.100q", name)
+	}
+	return nil
 }
 
 // allowedXattr lists what an image may carry. Attributes that mean something
@@ -302,7 +370,8 @@ func allowedXattr(name string) bool {
 
 // clamp keeps times within what every file system can store.
 func clamp(t time.Time) time.Time {
-	first, last := time.Unix(math.MinInt32, 0), time.Unix(1<<34, 0)
+	// ext4 ends first, in the year 2446.
+	first, last := time.Unix(math.MinInt32, 0), time.Unix(1<<34-1<<31-1, 0)
 	switch {
 	case t.Before(first):
 		return first
@@ -334,11 +403,12 @@ func (x *extractor) remove(dir int, rel, name string) error {
 		return err
 	}
 	x.open.drop(rel)
-	if x.work += len(x.dirs); x.work > maxWork {
-		return errors.New("too many directories are replaced")
+	if err := x.spend(64 * len(x.dirs)); err != nil {
+		return err
 	}
-	for d := range x.dirs {
-		if d == rel || strings.HasPrefix(d, rel+"/") {
+	for d, m := range x.dirs {
+		if d == rel || isBelow(d, rel) {
+			x.kept -= m.size(d)
 			delete(x.dirs, d)
 		}
 	}
@@ -362,9 +432,16 @@ func (x *extractor) mkdir(dir int, rel, name string, m meta) error {
 	if err != nil {
 		return err
 	}
-	x.dirs[rel] = m
-	return nil
+	return x.setDir(rel, m)
 }
+
+// isBelow says whether the path p is below the path dir.
+func isBelow(p, dir string) bool {
+	return len(p) > len(dir) && p[len(dir)] == '/' && strings.HasPrefix(p, dir)
+}
+
+// parentOf is the directory of a clean path; "" is the root.
+func parentOf(rel string) string { return rel[:max(0, strings.LastIndexByte(rel, '/'))] }
 
 // dir opens the directory rel, making what is missing and replacing what is no
 // directory. The descriptor belongs to the cache.
@@ -375,7 +452,10 @@ func (x *extractor) dir(rel string) (int, error) {
 	if fd, ok := x.open.get(rel); ok {
 		return fd, nil
 	}
-	parent, err := x.dir(path.Dir(rel))
+	if err := x.spend(len(rel)); err != nil {
+		return -1, err
+	}
+	parent, err := x.dir(parentOf(rel))
 	if err != nil {
 		return -1, err
 	}
@@ -400,6 +480,9 @@ func (x *extractor) link(rel, target string) error {
 	if rel == "" || rel == target {
 		return fmt.Errorf("bad hard link to %q", target)
 	}
+	if isBelow(target, rel) {
+		return fmt.Errorf("hard link to %q, which it would replace", target)
+	}
 	from := x.root
 	if d := path.Dir(target); d != "." {
 		fd, err := sys.Openat2(x.root, d, sys.O_DIRECTORY|sys.O_PATH, 0, sys.Beneath|sys.NoSymlinks)
@@ -416,7 +499,7 @@ func (x *extractor) link(rel, target string) error {
 	if st.IsDir() {
 		return fmt.Errorf("hard link to %q, a directory", target)
 	}
-	to, err := x.dir(path.Dir(rel))
+	to, err := x.dir(parentOf(rel))
 	if err != nil {
 		return err
 	}
@@ -439,7 +522,7 @@ func (x *extractor) finish() error {
 				return err
 			}
 		}
-		err := x.fileMeta(fd, x.dirs[p])
+		err := x.fileMeta(fd, x.dirs[p], searchable)
 		if fd != x.root {
 			sys.Close(fd)
 		}

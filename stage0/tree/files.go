@@ -18,6 +18,11 @@ func (x *extractor) regular(dir int, rel, name string, h *tar.Header, m meta, bo
 	if x.bytes += h.Size; h.Size < 0 || x.bytes > x.limits.Bytes {
 		return fmt.Errorf("more than %d bytes in all", x.limits.Bytes)
 	}
+	if sparse(h) {
+		if err := x.make(h.Size); err != nil {
+			return err
+		}
+	}
 	fd := -1
 	err := x.replace(dir, rel, name, func() (err error) {
 		fd, err = sys.Openat(dir, name, os.O_CREATE|os.O_EXCL|os.O_WRONLY|sys.O_NOFOLLOW, 0o600)
@@ -33,7 +38,7 @@ func (x *extractor) regular(dir int, rel, name string, h *tar.Header, m meta, bo
 		_, err = io.CopyBuffer(onlyWriter{f}, onlyReader{body}, x.buf)
 	}
 	if err == nil {
-		err = x.fileMeta(fd, m)
+		err = x.fileMeta(fd, m, readable)
 	}
 	return errors.Join(err, f.Close())
 }
@@ -104,8 +109,9 @@ func (x *extractor) special(dir int, rel, name string, typ uint32, h *tar.Header
 }
 
 // fileMeta sets the metadata of an open file or directory: the owner first,
-// since that clears set-id bits and capabilities, the times last.
-func (x *extractor) fileMeta(fd int, m meta) error {
+// since that clears set-id bits and capabilities, the times last. Need are
+// rights without which nobody but root could read or remove it again.
+func (x *extractor) fileMeta(fd int, m meta, need uint32) error {
 	if x.owner {
 		if err := sys.Fchown(fd, m.uid, m.gid); err != nil {
 			return err
@@ -113,7 +119,7 @@ func (x *extractor) fileMeta(fd int, m meta) error {
 	} else if int(m.uid) != os.Geteuid() {
 		x.tell("owners of files are not kept: only root can give files away")
 	}
-	if err := sys.Fchmod(fd, m.mode); err != nil {
+	if err := sys.Fchmod(fd, x.mode(m, need)); err != nil {
 		return err
 	}
 	for name, value := range m.xattrs {
@@ -124,16 +130,30 @@ func (x *extractor) fileMeta(fd int, m meta) error {
 	return sys.Futimens(fd, m.atime, m.mtime)
 }
 
+// Rights that the owner needs for files and directories.
+const (
+	readable   = 0o400
+	searchable = 0o700
+)
+
+func (x *extractor) mode(m meta, need uint32) uint32 {
+	if x.owner || m.mode&need == need {
+		return m.mode
+	}
+	x.tell("files and directories without rights for their owner get some: only root does not need them")
+	return m.mode | need
+}
+
 func (x *extractor) xattr(fd int, name, value string) error {
 	err := sys.Fsetxattr(fd, name, []byte(value))
 	switch {
 	case err == nil:
 		return nil
 	case !x.owner && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOTSUP)):
-		x.tell(fmt.Sprintf("extended attribute %s is left out: %v", name, err))
+		x.tell(fmt.Sprintf("extended attribute %.100q is left out: %v", name, err))
 		return nil
 	case errors.Is(err, syscall.ENOTSUP) && name != "security.capability":
-		x.tell(fmt.Sprintf("extended attribute %s is left out: the file system does not support it", name))
+		x.tell(fmt.Sprintf("extended attribute %.100q is left out: the file system does not support it", name))
 		return nil
 	}
 	return err

@@ -88,13 +88,15 @@ func (x *layerExtractor) lowerMeta(rel string) (meta, error) {
 
 // hidden says whether this layer takes rel away from lower layers.
 func (x *layerExtractor) hidden(rel string) bool {
+	if len(x.whiteouts) == 0 && len(x.opaque) == 0 {
+		return false
+	}
 	if x.whiteouts[rel] {
 		return true
 	}
 	for p := rel; p != ""; {
-		if p = path.Dir(p); p == "." {
-			p = ""
-		}
+		p = parentOf(p)
+		x.work += len(p) // who calls spends, too
 		if x.opaque[p] || p != "" && x.whiteouts[p] {
 			return true
 		}
@@ -119,9 +121,11 @@ func (x *layerExtractor) layerEntry(h *tar.Header, body io.Reader) error {
 			return errors.New("the root is not a directory")
 		}
 		m, err := x.meta(h)
-		x.dirs[""] = m
+		if err != nil {
+			return err
+		}
 		delete(x.implied, "")
-		return err
+		return x.setDir("", m)
 	}
 	base := path.Base(name)
 	if strings.HasPrefix(base, whiteoutMeta) && base != opaqueMarker {
@@ -135,14 +139,12 @@ func (x *layerExtractor) layerEntry(h *tar.Header, body io.Reader) error {
 		return err
 	}
 	if base == opaqueMarker {
-		x.opaque[parent] = true
-		return nil
+		return x.note(x.opaque, parent)
 	}
 	if target, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
-		x.whiteouts[path.Join(parent, target)] = true
-		return nil
+		return x.note(x.whiteouts, join(parent, target))
 	}
-	rel := path.Join(parent, base)
+	rel := join(parent, base)
 	delete(x.copied, rel)
 	delete(x.implied, rel)
 	if h.Typeflag == tar.TypeLink {
@@ -153,6 +155,23 @@ func (x *layerExtractor) layerEntry(h *tar.Header, body io.Reader) error {
 		return err
 	}
 	return x.put(dir, rel, base, h, m, body)
+}
+
+// note adds a path to a set that lasts.
+func (x *layerExtractor) note(set map[string]bool, rel string) error {
+	if set[rel] {
+		return nil
+	}
+	set[rel] = true
+	return x.keep(len(rel) + 64)
+}
+
+// join is path.Join for a clean directory and a name.
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
 }
 
 // layerDir opens a directory by the path that an entry gives, making what is
@@ -174,16 +193,17 @@ func (x *layerExtractor) layerDir(rel string) (fd int, real string, err error) {
 		case "", ".":
 			continue
 		case "..":
-			if real = path.Dir(real); real == "." {
-				real = ""
-			}
+			real = parentOf(real)
 			if fd, err = x.openDir(real); err != nil {
 				return -1, "", err
 			}
 			continue
 		}
-		next := path.Join(real, part)
+		next := join(real, part)
 		child, target, err := x.step(fd, next, part)
+		if err == nil {
+			err = x.spend(len(next) + 2*len(target) + 64)
+		}
 		if err != nil {
 			return -1, "", err
 		}
@@ -252,7 +272,9 @@ func (x *layerExtractor) step(dir int, next, name string) (fd int, target string
 	if err := x.mkdir(dir, next, name, m); err != nil {
 		return -1, "", err
 	}
-	x.implied[next] = true
+	if err := x.note(x.implied, next); err != nil {
+		return -1, "", err
+	}
 	if fd, err = sys.Openat(dir, name, flags, 0); err != nil {
 		return -1, "", err
 	}
@@ -273,7 +295,9 @@ func (x *layerExtractor) lowerLink(rel string) (string, error) {
 	if e.stat.Type() != sys.S_IFLNK {
 		return "", nil
 	}
-	x.followed[rel] = true
+	if err := x.note(x.followed, rel); err != nil {
+		return "", err
+	}
 	return sys.Readlinkat(e.dir, e.name)
 }
 
@@ -294,8 +318,11 @@ func (x *layerExtractor) layerLink(dir int, rel, linkname string) error {
 		return fmt.Errorf("hard link to %q: %w", target, err)
 	}
 	name := path.Base(target)
-	if target = path.Join(parent, name); target == rel {
+	if target = join(parent, name); target == rel {
 		return errors.New("a hard link to itself")
+	}
+	if isBelow(target, rel) { // its directory, which is open, would go first
+		return fmt.Errorf("hard link to %q, which it would replace", target)
 	}
 	st, err := sys.Lstatat(from, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -327,12 +354,17 @@ func (x *layerExtractor) bringUp(dir int, rel, name string) (sys.Stat, error) {
 	if x.bytes += e.stat.Size; x.bytes > x.limits.Bytes {
 		return sys.Stat{}, fmt.Errorf("more than %d bytes in all", x.limits.Bytes)
 	}
+	if err := x.make(e.stat.Size); err != nil {
+		return sys.Stat{}, err
+	}
 	c := copier{x: x.extractor}
 	e.rel = rel
 	if err := c.put(e, dir); err != nil {
 		return sys.Stat{}, err
 	}
-	x.copied[rel] = true
+	if err := x.note(x.copied, rel); err != nil {
+		return sys.Stat{}, err
+	}
 	return sys.Lstatat(dir, name)
 }
 
@@ -347,8 +379,14 @@ func (x *layerExtractor) finishLayer() error {
 		if x.hidden(p) {
 			return errLateWhiteout
 		}
+		if err := x.spend(len(p)); err != nil {
+			return err
+		}
 	}
 	for p := range x.implied {
+		if err := x.spend(len(p)); err != nil {
+			return err
+		}
 		if _, ok := x.dirs[p]; ok && p != "" && x.hidden(p) {
 			x.dirs[p] = defaultDir()
 		}
@@ -379,6 +417,12 @@ func (x *layerExtractor) whiteout(rel string) error {
 	}
 	name := path.Base(rel)
 	st, err := sys.Lstatat(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The kernel lists marks in directories that lie over nothing.
+		if below, lerr := x.overLower(rel); lerr != nil || !below {
+			return lerr
+		}
+	}
 	switch {
 	case err == nil && st.IsDir():
 		x.opaque[rel] = true
@@ -395,11 +439,20 @@ func (x *layerExtractor) whiteout(rel string) error {
 	return sys.Mknodat(dir, name, sys.S_IFCHR, 0, 0)
 }
 
-func parentOf(rel string) string {
-	if p := path.Dir(rel); p != "." {
-		return p
+// overLower says whether lower layers have something at rel that shows through
+// the directory it is in.
+func (x *layerExtractor) overLower(rel string) (bool, error) {
+	if err := x.spend(len(rel) * len(x.lower.roots)); err != nil {
+		return false, err
 	}
-	return ""
+	if parent := parentOf(rel); x.opaque[parent] || x.hidden(parent) {
+		return false, nil
+	}
+	e, ok, err := x.lower.lookup(rel)
+	if ok {
+		sys.Close(e.dir)
+	}
+	return ok, err
 }
 
 func (x *layerExtractor) makeOpaque(rel string) error {

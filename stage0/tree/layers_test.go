@@ -234,13 +234,13 @@ func compareOverlay(t *testing.T, tree *Tree, want []string) {
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its mounts
 		var r result
+		defer func() { done <- r }() // also when listing gives up
 		if r.err = sys.PrivateMounts(); r.err == nil {
 			o := Overlay{Lower: tree.Lowers(), Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
 			if r.err = o.Mount(filepath.Join(dir, "target")); r.err == nil {
 				r.list = listing(t, filepath.Join(dir, "target"))
 			}
 		}
-		done <- r
 	}()
 	r := <-done
 	if r.err != nil {
