@@ -31,7 +31,7 @@ func workerFetcher(t *testing.T, dir string) *Fetcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Fetcher{Store: s, Insecure: InsecureImage, Platform: oci.HostPlatform()}
+	f := &Fetcher{Store: s, Insecure: InsecureImage | InsecureHTTP, Platform: oci.HostPlatform()}
 	if os.Geteuid() == 0 {
 		if f.Trees, err = tree.Open(s, tree.Options{}); err != nil {
 			t.Fatal(err)
@@ -123,14 +123,25 @@ func TestFetchAtOnce(t *testing.T) {
 	for i, layers := range [][]v1.Layer{{a, b, c}, {c, b, a}, {b, c, a}, {a, c, b}} {
 		layouts = append(layouts, writeLayout(t, filepath.Join(src, strconv.Itoa(i)), layers...))
 	}
+	reg := newTestRegistry(t)
+	var served []string
+	for i, layers := range [][]v1.Layer{{a, b, c}, {c, b, a}} {
+		reg.push(t, "x:"+strconv.Itoa(i), imageOf(t, layers...))
+		served = append(served, "docker://"+reg.ref("x:"+strconv.Itoa(i)))
+	}
 	for name, refs := range map[string][]string{
-		"layers": layouts,
-		"aci":    {acitest.Build(t, src, acitest.Manifest("example.com/a", "1"), acitest.Reg("f", randomText(1, 2<<20), 0o644))},
+		"layers":   layouts,
+		"registry": served,
+		"aci":      {acitest.Build(t, src, acitest.Manifest("example.com/a", "1"), acitest.Reg("f", randomText(1, 2<<20), 0o644))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 5 {
 				dir := t.TempDir()
+				before := reg.blobs.Load()
 				workers(t, 16, "TestFetchWorker", dir, refs)
+				if n, want := reg.blobs.Load()-before, int64(3+len(served)); name == "registry" && n != want {
+					t.Errorf("%d blobs brought, want %d: every layer and every configuration once", n, want)
+				}
 				f := workerFetcher(t, dir)
 				checkStore(t, f)
 				if left, err := os.ReadDir(f.Store.TempDir()); err != nil || len(left) > 0 {

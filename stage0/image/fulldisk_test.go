@@ -50,9 +50,8 @@ func layerOf(t *testing.T, name string, seed uint64, n, size int) v1.Layer {
 	return static.NewLayer(acitest.Entries(t, files...), types.OCIUncompressedLayer)
 }
 
-// writeLayout writes a layout of one image of these layers and returns the
-// reference that names it by digest.
-func writeLayout(t *testing.T, dir string, layers ...v1.Layer) string {
+// imageOf is an image of these layers.
+func imageOf(t *testing.T, layers ...v1.Layer) v1.Image {
 	t.Helper()
 	img, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), layers...)
 	if err != nil {
@@ -67,6 +66,14 @@ func writeLayout(t *testing.T, dir string, layers ...v1.Layer) string {
 	if img, err = mutate.ConfigFile(img, cf); err != nil {
 		t.Fatal(err)
 	}
+	return img
+}
+
+// writeLayout writes a layout of one image of these layers and returns the
+// reference that names it by digest.
+func writeLayout(t *testing.T, dir string, layers ...v1.Layer) string {
+	t.Helper()
+	img := imageOf(t, layers...)
 	digest, err := img.Digest()
 	if err != nil {
 		t.Fatal(err)
