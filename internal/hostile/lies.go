@@ -112,8 +112,8 @@ func (c *corpus) masses() {
 		}
 	}
 	c.both("2000 levels", "?", "?", func(b *builder, top string) { b.file(top+strings.Repeat("a/", 1999)+"x", "1") })
-	heavy("2000 levels by turns", "?", "?", func(b *builder, top string) {
-		for i := range 4000 {
+	heavy("2000 levels by turns", "?", notHere, func(b *builder, top string) {
+		for i := range 600 {
 			b.file(fmt.Sprintf("%s%s%sx%d", top, []string{"a/", "b/"}[i%2], strings.Repeat("a/", 1900), i), "1")
 		}
 	})
@@ -140,18 +140,18 @@ func (c *corpus) masses() {
 			b.lines("x/ x/y=1 x=1", top, "")
 		}
 	})
-	heavy("100000 directories with long names", "!", "!", func(b *builder, top string) {
-		for i := range 100000 {
+	heavy("30000 directories with long names", "!", "!", func(b *builder, top string) {
+		for i := range 30000 {
 			b.dir(fmt.Sprintf("%sd%d%s/%s/%s/%s", top, i, strings.Repeat("x", 240), long(250), long(250), long(250)))
 		}
 	})
 	heavy("directories with large attributes", "!", "!", func(b *builder, top string) {
-		for i := range 4000 {
+		for i := range 2000 {
 			b.put(header{name: fmt.Sprintf("%sd%d", top, i), typ: '5', mode: 0o755, records: []string{xattr + "user.x=" + strings.Repeat("v", 3000), xattr + "user.y=" + strings.Repeat("v", 30000)}})
 		}
 	})
 	heavy("whiteouts with long names", "!", notHere, func(b *builder, top string) {
-		for i := range 200000 {
+		for i := range 70000 {
 			b.file(fmt.Sprintf("%s/%s/%s/.wh.%d", long(250), long(250), long(250), i), "")
 		}
 	})
@@ -168,15 +168,15 @@ func (c *corpus) masses() {
 		}
 	})
 	heavy("large records", "?", "?", func(b *builder, top string) {
-		for i := range 100 {
+		for i := range 30 {
 			b.put(header{name: fmt.Sprintf("%sf%d", top, i), records: []string{"comment=" + strings.Repeat("c", 1000000)}})
 		}
 	})
 	heavy("record too large", "!", "!", func(b *builder, top string) {
-		b.put(header{name: top + "f", records: []string{"comment=" + strings.Repeat("c", 64<<20)}})
+		b.put(header{name: top + "f", records: []string{"comment=" + strings.Repeat("c", 4<<20)}})
 	})
 	heavy("GNU long name too large", "!", "!", func(b *builder, top string) {
-		b.put(header{name: "././@LongLink", typ: 'L', body: []byte(strings.Repeat("c", 64<<20))})
+		b.put(header{name: "././@LongLink", typ: 'L', body: []byte(strings.Repeat("c", 4<<20))})
 		b.file(top+"x", "1")
 	})
 	heavy("links gone through by turns", "?", notHere, func(b *builder, top string) {
@@ -184,7 +184,7 @@ func (c *corpus) masses() {
 			b.sym(fmt.Sprintf("%sl%d", top, i), fmt.Sprintf("l%d", i+1))
 		}
 		b.dir(top + "l39")
-		for i := range 100000 {
+		for i := range 8000 {
 			b.file(fmt.Sprintf("%sl0/d%d/x", top, i), "")
 		}
 	})

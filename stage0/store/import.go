@@ -29,7 +29,7 @@ func (l Limits) withDefaults() Limits {
 		l.Entries = 2_000_000
 	}
 	if l.Ratio == 0 {
-		l.Ratio = 1024
+		l.Ratio = 512 // gzip packs zeros 1029 to 1
 	}
 	return l
 }

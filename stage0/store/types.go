@@ -39,7 +39,7 @@ type Options struct {
 type Limits struct {
 	Plain   int64 // bytes of the uncompressed tar; default 64 GiB
 	Entries int   // tar entries; default 2,000,000
-	Ratio   int64 // plain bytes per compressed byte, checked above 1 GiB; default 1024
+	Ratio   int64 // plain bytes per compressed byte, checked above 1 GiB; default 512
 }
 
 // How an image was let into the store.

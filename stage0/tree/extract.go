@@ -67,8 +67,8 @@ type extractor struct {
 // What an archive may cost besides the room of its files.
 const (
 	maxMade = 64 << 30 // holes, and copies of lower layers' files
-	maxKept = 48 << 20
-	maxWork = 1 << 32 // bytes of names looked at: seconds
+	maxKept = 32 << 20 // the heap is twice that before garbage goes
+	maxWork = 1 << 31  // bytes of names looked at: seconds
 )
 
 // spend counts work.
