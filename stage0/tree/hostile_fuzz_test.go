@@ -41,10 +41,14 @@ func seed(f *testing.F, kind hostile.Kind, decoy string) {
 	}
 }
 
-// scratch is a place for one input, quick if there is memory for it.
-func scratch(t testing.TB) string {
+// scratch is a directory, in memory if there is room.
+func scratch(t testing.TB, room int64) string {
 	t.Helper()
 	for _, parent := range []string{"/dev/shm", ""} {
+		var st syscall.Statfs_t
+		if parent != "" && (syscall.Statfs(parent, &st) != nil || int64(st.Bavail)*st.Bsize < room) {
+			continue
+		}
 		if dir, err := os.MkdirTemp(parent, "fuzz-"); err == nil {
 			t.Cleanup(func() {
 				if err := os.RemoveAll(dir); err != nil {
@@ -74,13 +78,13 @@ func fuzzTrees(t testing.TB, dir string) (*store.Store, *Trees) {
 // FuzzLayerExtract unpacks layers over one that has links to decoys.
 // check list: 66
 func FuzzLayerExtract(f *testing.F) {
-	canary := filepath.Join(scratch(f), "canary")
+	canary := filepath.Join(scratch(f, 1<<26), "canary")
 	decoys(f, canary)
 	seed(f, hostile.Layers, canary)
 	base := layerTar(f, "l->"+canary, "d/", "d/f=1", "up->../../../canary", "e->d")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := fingerprint(t, canary)
-		s, trees := fuzzTrees(t, scratch(t))
+		s, trees := fuzzTrees(t, scratch(t, 1<<26))
 		key := appc.Layered{Manifest: digestOf([]byte("m")), Config: digestOf([]byte("c")), ManifestType: "x"}
 		for _, l := range [][]byte{base, data} {
 			plain := l
@@ -136,12 +140,12 @@ func unpackLayer(t *testing.T, s *store.Store, trees *Trees, l *appc.Layered, i 
 // FuzzACI imports App Container images and unpacks them meanwhile.
 // check list: 66
 func FuzzACI(f *testing.F) {
-	canary := filepath.Join(scratch(f), "canary")
+	canary := filepath.Join(scratch(f, 1<<26), "canary")
 	decoys(f, canary)
 	seed(f, hostile.ACI, canary)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := fingerprint(t, canary)
-		s, trees := fuzzTrees(t, scratch(t))
+		s, trees := fuzzTrees(t, scratch(t, 1<<26))
 		st, err := trees.Stage()
 		if err != nil {
 			t.Fatal(err)

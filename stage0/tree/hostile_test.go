@@ -32,13 +32,14 @@ import (
 
 // What a case may take. The memory is that of the whole test program.
 const (
-	caseTime   = 30 * time.Second
+	caseTime   = 60 * time.Second
 	caseMemory = 96 << 20
 )
 
 // Environment of the worker that unpacks the corpus.
 const (
 	corpusEnv = "HOSTILE_CORPUS" // the directory
+	heavyEnv  = "HOSTILE_HEAVY"  // where there is room for the heavy cases
 	lightEnv  = "HOSTILE_LIGHT"  // only the cases to which the file system matters
 )
 
@@ -70,14 +71,19 @@ func TestCorpus(t *testing.T) {
 
 // runCorpus has the corpus unpacked by a process of its own.
 func runCorpus(t *testing.T, uid int) {
-	base := t.TempDir()
-	if err := os.Chmod(filepath.Dir(base), 0o755); err != nil {
+	base, heavy := t.TempDir(), ""
+	if os.Getenv(lightEnv) == "" { // else this file system is to be tested
+		base, heavy = scratch(t, 1<<30), scratch(t, 8<<30)
+	} else if err := os.Chmod(filepath.Dir(base), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	decoys(t, filepath.Join(base, "canary"))
 	writeCorpus(t, base, uid == 0)
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestCorpusWorker$", "-test.timeout=3m", "-test.parallel=3", "-test.v")
-	cmd.Dir, cmd.Env = base, append(os.Environ(), corpusEnv+"="+base, "TMPDIR="+base)
+	cmd.Dir, cmd.Env = base, append(os.Environ(), corpusEnv+"="+base, "TMPDIR="+base, heavyEnv+"="+heavy)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
@@ -234,7 +240,9 @@ func TestCorpusWorker(t *testing.T) {
 	for i, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
 			w := &worker{t: t, base: base, dir: filepath.Join(base, fmt.Sprintf("w%d", i)), c: c}
-			if !c.Heavy {
+			if c.Heavy {
+				w.dir = filepath.Join(os.Getenv(heavyEnv), filepath.Base(w.dir))
+			} else {
 				t.Parallel() // after the heavy ones
 			}
 			w.run()
