@@ -68,14 +68,20 @@ func (f *Fetcher) fetchURL(ctx context.Context, ref Ref, o FetchOptions) (Image,
 		return Image{}, err
 	}
 	defer tmp.Close()
-	if waited {
-		again := o
-		again.policy = PullNew
-		if img, ok, err := f.cached(ref, again); ok || err != nil {
-			return img, err
-		}
+	if img, ok, err := f.cached(ref, lookAgain(o, waited)); ok || err != nil {
+		return img, err
 	}
 	return f.download(ctx, ref, o, tmp)
+}
+
+// lookAgain are the options for another look into the store once a source's
+// lock is held: somebody may have been done with it just before. What was
+// waited for is new enough for everybody.
+func lookAgain(o FetchOptions, waited bool) FetchOptions {
+	if waited {
+		o.policy = PullNew
+	}
+	return o
 }
 
 // cached finds a URL's image in the store: any under the policies new and
@@ -162,13 +168,16 @@ func (f *Fetcher) download(ctx context.Context, ref Ref, o FetchOptions, tmp *os
 	if err != nil && ctx.Err() != nil {
 		return Image{}, err // the file is whole; keep it
 	}
-	dropErr := dropTemp(tmp)
 	if err != nil {
-		return Image{}, errors.Join(err, dropErr)
+		return Image{}, errors.Join(err, dropTemp(tmp))
 	}
-	failpoint.Hit("image/dropped")
+	// First the record: once the partial file is gone, nobody waits for it.
 	remote.Source, remote.SigSource, remote.Key = ref.URL, sigAt, img.Key
-	return img, errors.Join(dropErr, f.Store.PutRemote(remote))
+	if err := f.Store.PutRemote(remote); err != nil {
+		return Image{}, errors.Join(err, dropTemp(tmp))
+	}
+	failpoint.Hit("image/recorded")
+	return img, dropTemp(tmp)
 }
 
 // dropLock ends a lock whose file holds nothing. A file left behind is cleaned

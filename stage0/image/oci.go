@@ -38,12 +38,8 @@ func (f *Fetcher) fetchOCI(ctx context.Context, ref Ref, o FetchOptions) (Image,
 		return Image{}, err
 	}
 	defer dropLock(l)
-	if waited {
-		again := o
-		again.policy = PullNew
-		if img, ok, err := f.cachedOCI(ref, source, id, again); ok || err != nil {
-			return img, err
-		}
+	if img, ok, err := f.cachedOCI(ref, source, id, lookAgain(o, waited)); ok || err != nil {
+		return img, err
 	}
 	src, err := f.openSource(ctx, ref)
 	if err != nil {

@@ -183,15 +183,13 @@ func (f *Fetcher) stage1File(ctx context.Context, path string) (Image, error) {
 // lead elsewhere by now.
 func (f *Fetcher) importTrusted(ctx context.Context, ref Ref, real string) (Image, error) {
 	// One process reads the file, the others wait and then find the image stored.
-	l, waited, err := f.lockTemp("file:"+ref.Path, "importing")
+	l, _, err := f.lockTemp("file:"+ref.Path, "importing")
 	if err != nil {
 		return Image{}, err
 	}
 	defer dropLock(l)
-	if waited {
-		if img, ok := f.unchanged(ref.Path); ok {
-			return img, nil
-		}
+	if img, ok := f.unchanged(ref.Path); ok { // somebody was faster
+		return img, nil
 	}
 	// The identity is taken before reading: a change in between is noticed.
 	id, err := fileID(real)

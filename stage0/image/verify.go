@@ -82,12 +82,12 @@ func (f *Fetcher) fetchPath(ctx context.Context, ref Ref, o FetchOptions) (Image
 		}
 	}
 	// One process reads the file, the others wait and then find the image stored.
-	l, waited, err := f.lockTemp("file:"+ref.Path, "importing")
+	l, _, err := f.lockTemp("file:"+ref.Path, "importing")
 	if err != nil {
 		return Image{}, err
 	}
 	defer dropLock(l)
-	if waited && reuse {
+	if reuse {
 		if img, ok := f.unchanged(ref.Path); ok {
 			return img, nil
 		}

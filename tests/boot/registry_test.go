@@ -145,7 +145,9 @@ func TestGroupMember(t *testing.T) {
 	f := registries(t)
 	f.sh("useradd -G rkt -s /bin/sh member; chmod -R a+rX " + regDir)
 	t.Cleanup(func() { f.trySh("userdel -r member") })
-	member := func(script string) string { return f.Run(t, "setpriv", "--reuid=member", "--regid=member", "--init-groups", "env", "HOME=/home/member", "sh", "-c", "umask 077; "+script) }
+	member := func(script string) string {
+		return f.Run(t, "setpriv", "--reuid=member", "--regid=member", "--init-groups", "env", "HOME=/home/member", "sh", "-c", "umask 077; "+script)
+	}
 	ref := "oci:" + regDir + "/oci:1"
 	f.sh("umask 077; rkt --insecure-options=image fetch oci:" + regDir + "/zstd")
 	id := strings.TrimSpace(member("rkt --insecure-options=image fetch --full " + ref + " 2>/dev/null"))

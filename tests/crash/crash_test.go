@@ -41,7 +41,7 @@ var cases = map[string][]string{
 	"gc/sweep-released":      {"gc", "rm", "gc_prepared"},
 	"image/admitting":        {"fetch"},
 	"image/downloaded":       {"fetch_url"},
-	"image/dropped":          {"fetch_url"},
+	"image/recorded":         {"fetch_url"},
 	"image/imported":         {"fetch_url"},
 	"image/layer":            {"fetch_layout", "fetch_archive", "fetch_registry", "fetch_shared"},
 	"image/layer-downloaded": {"fetch_layout", "fetch_archive", "fetch_registry"},
