@@ -82,7 +82,7 @@ func runCorpus(t *testing.T, uid int) {
 	}
 	decoys(t, filepath.Join(base, "canary"))
 	writeCorpus(t, base, uid == 0)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestCorpusWorker$", "-test.timeout=3m", "-test.parallel=3", "-test.v")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestCorpusWorker$", "-test.timeout=8m", "-test.parallel=3", "-test.v")
 	cmd.Dir, cmd.Env = base, append(os.Environ(), corpusEnv+"="+base, "TMPDIR="+base, heavyEnv+"="+heavy)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() == 0 {
