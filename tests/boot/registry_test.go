@@ -134,9 +134,21 @@ func TestRegistry(t *testing.T) {
 	f.start("regweb")
 	f.serves("regweb")
 	f.stop("regweb")
+
 	f.forget("regweb")
 	f.gc()
 	equal(t, "the host afterwards", f.snapshot(), before)
+
+	// On a network of its own, by the port that the image exposes. (Port forwarding
+	// leaves its empty chains to the host.)
+	p := nginxPod("docker://" + plainHost + "/team/nginx:1")
+	p["rkt"] = m{"net": "default"}
+	p["ports"] = []any{"8080-tcp:18080"}
+	f.declare("regport", p)
+	f.start("regport")
+	page := f.Eventually(t, soon, "curl", "-fsS", "http://127.0.0.1:18080/")
+	equal(t, "the page by the forwarded port", page, "a page of the image\n")
+	f.forget("regport")
 }
 
 // TestGroupMember checks that members of the group fetch, list and remove
