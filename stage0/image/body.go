@@ -157,10 +157,7 @@ func setIf(h http.Header, name, value string) {
 
 // copyBody appends a body to tmp. Max, if not 0, lowers the limit.
 func (f *Fetcher) copyBody(body io.Reader, tmp *os.File, source string, start, total, most int64) (err error) {
-	limit := f.MaxSize
-	if limit == 0 {
-		limit = defaultMaxSize
-	}
+	limit := f.maxSize()
 	if most > 0 {
 		limit = min(limit, most)
 	}

@@ -19,6 +19,13 @@ import (
 // defaultMaxSize bounds a download.
 const defaultMaxSize = 16 << 30
 
+func (f *Fetcher) maxSize() int64 {
+	if f.MaxSize == 0 {
+		return defaultMaxSize
+	}
+	return f.MaxSize
+}
+
 // validators prove that a source did not change.
 type validators struct {
 	ETag         string `json:"etag,omitempty"`

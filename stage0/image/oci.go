@@ -244,7 +244,7 @@ func (f *Fetcher) admitOCI(ctx context.Context, ref Ref, src oci.Source, img *oc
 	if pinned && verify != config.VerifySignature {
 		return store.Admission{Kind: store.AdmittedDigest}, nil
 	}
-	if verify == config.VerifyNone && !pinned {
+	if verify == config.VerifyNone {
 		return store.Admission{Kind: store.AdmittedUnsigned}, nil
 	}
 	if f.Insecure.Has(InsecureImage) {

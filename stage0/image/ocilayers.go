@@ -115,9 +115,6 @@ func (f *Fetcher) layers(ctx context.Context, src oci.Source, img *oci.Image, la
 // layer brings one layer into the store and unpacks it.
 func (f *Fetcher) layer(ctx context.Context, layered *appc.Layered, i int, j *layerJob) error {
 	for again := true; ; again = false {
-		if err := j.wait(ctx); err != nil {
-			return err
-		}
 		err := f.tryLayer(ctx, layered, i, j)
 		var content *store.ContentError
 		if err == nil || !errors.As(err, &content) {
@@ -205,19 +202,14 @@ func (j *layerJob) start(ctx context.Context) {
 	}
 	j.begun = true
 	j.mu.Unlock()
-	err := j.run(ctx)
+	var err error
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case !j.isStored():
+		err = j.download(ctx)
+	}
 	j.set(func() { j.done, j.err = true, err })
-}
-
-// run brings what acquire found missing.
-func (j *layerJob) run(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	if j.isStored() {
-		return nil
-	}
-	return j.download(ctx)
 }
 
 // acquire finds the layer stored, or locks its partial file.
@@ -253,11 +245,7 @@ func (j *layerJob) acquire(ctx context.Context) error {
 
 // download appends what is missing.
 func (j *layerJob) download(ctx context.Context) (err error) {
-	limit := j.f.MaxSize
-	if limit == 0 {
-		limit = defaultMaxSize
-	}
-	if j.layer.Size > limit {
+	if limit := j.f.maxSize(); j.layer.Size > limit {
 		return fmt.Errorf("layer %q has %d bytes, more than %d", j.layer.Digest, j.layer.Size, limit)
 	}
 	if j.n == j.layer.Size {
@@ -296,24 +284,6 @@ func (j *layerJob) download(ctx context.Context) (err error) {
 			return fmt.Errorf("downloading layer %q: %w", j.layer.Digest, err)
 		}
 	}
-}
-
-// wait waits until the layer is there or coming.
-func (j *layerJob) wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, j.more.Broadcast)
-	defer stop()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for !j.stored && j.tmp == nil && !j.done && ctx.Err() == nil {
-		j.more.Wait()
-	}
-	if j.stored || j.tmp != nil {
-		return nil
-	}
-	if j.err != nil {
-		return j.err
-	}
-	return context.Cause(ctx)
 }
 
 func (j *layerJob) isStored() bool {

@@ -244,15 +244,20 @@ func (s *Store) commitLayer(tmp *os.File, l Layer) error {
 	if err := sys.SyncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	data, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.WriteFile(s.layerPath(l.Digest), data, fileMode); err != nil {
+	if err := s.putLayer(l); err != nil {
 		return err
 	}
 	failpoint.Hit("store/layer-recorded")
 	return nil
+}
+
+// putLayer writes a layer's record.
+func (s *Store) putLayer(l Layer) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(s.layerPath(l.Digest), data, fileMode)
 }
 
 // OpenLayer opens a layer's bytes as they came.

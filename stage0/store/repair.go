@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha512"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -153,11 +152,7 @@ func (s *Store) rebuildLayer(ctx context.Context, r appc.LayerRef) (Layer, error
 	if err != nil {
 		return Layer{}, fmt.Errorf("layer %q: %w", r.Digest, err)
 	}
-	data, err := json.Marshal(l)
-	if err != nil {
-		return Layer{}, err
-	}
-	return l, atomicfile.WriteFile(s.layerPath(l.Digest), data, fileMode)
+	return l, s.putLayer(l)
 }
 
 // Clean removes what crashes left behind: partial files that nobody holds
@@ -237,27 +232,18 @@ func (s *Store) cleanPartial(before time.Time) error {
 
 // cleanOrphan removes the files of an image without a record.
 func (s *Store) cleanOrphan(key string) (bool, error) {
-	if _, err := os.Stat(s.recordPath(key)); err == nil {
-		return false, nil
-	}
-	l, err := lock.TryPath(s.lockPath(key), lock.Exclusive)
-	if errors.Is(err, lock.ErrLocked) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer l.Close()
-	if _, err := os.Stat(s.recordPath(key)); err == nil {
-		return false, nil
-	}
-	for _, p := range []string{s.manifestPath(key), s.blobPath(key)} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, err
+	removed := false
+	err := s.gone(key, func() error {
+		for _, p := range []string{s.manifestPath(key), s.blobPath(key)} {
+			if err := removeAll(p); err != nil {
+				return err
+			}
+			failpoint.Hit("store/clean")
 		}
-		failpoint.Hit("store/clean")
-	}
-	return true, nil
+		removed = true
+		return nil
+	})
+	return removed, err
 }
 
 func (s *Store) cleanLocks() error {
