@@ -43,13 +43,14 @@ func (t *Trees) mark(dir string) error {
 
 // rendered says whether a tree, or a layer, is there whole.
 func (t *Trees) rendered(id string) bool {
-	dir := filepath.Join(t.dir, id)
-	if !marked(dir) {
-		return false
+	if isLayerID(id) {
+		return marked(filepath.Join(t.dir, id))
 	}
-	tree := &Tree{ID: id, dir: dir}
-	return isLayerID(id) || t.readLayers(tree) == nil
+	return t.load(t.tree(id))
 }
+
+// load says whether a tree is there whole, and finds its layers if it is.
+func (t *Trees) load(tree *Tree) bool { return marked(tree.dir) && t.readLayers(tree) == nil }
 
 func marked(dir string) bool {
 	data, err := os.ReadFile(filepath.Join(dir, renderedFile))

@@ -138,16 +138,16 @@ func (t *Trees) Get(id string) (*Tree, error) {
 	if err := CheckID(id); err != nil {
 		return nil, err
 	}
-	if !t.rendered(id) {
+	tree := t.tree(id)
+	if !t.load(tree) {
 		return nil, fmt.Errorf("tree %q: %w", id, ErrNotRendered)
 	}
-	tree := t.tree(id)
 	key, err := os.ReadFile(filepath.Join(tree.dir, imageFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	tree.Key = strings.TrimSpace(string(key))
-	return tree, t.readLayers(tree)
+	return tree, nil
 }
 
 // List is every rendered tree, by id.
@@ -197,12 +197,12 @@ func (t *Trees) Find(key string) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !t.rendered(id) {
-		return nil, fmt.Errorf("image %q: %w", key, ErrNotRendered)
-	}
 	tree := t.tree(id)
 	tree.Key = key
-	return tree, t.readLayers(tree)
+	if !t.load(tree) {
+		return nil, fmt.Errorf("image %q: %w", key, ErrNotRendered)
+	}
+	return tree, nil
 }
 
 // Render renders an image with its dependencies, unless that is done already.
@@ -213,10 +213,11 @@ func (t *Trees) Render(ctx context.Context, key string) (*Tree, error) {
 	}
 	tree := t.tree(id)
 	tree.Key = key
-	if !t.rendered(id) {
-		if err := t.render(ctx, tree, layers); err != nil {
-			return nil, fmt.Errorf("rendering image %q: %w", key, err)
-		}
+	if t.load(tree) {
+		return tree, nil
+	}
+	if err := t.render(ctx, tree, layers); err != nil {
+		return nil, fmt.Errorf("rendering image %q: %w", key, err)
 	}
 	return tree, t.readLayers(tree)
 }
