@@ -1,0 +1,72 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/stage1/launch"
+)
+
+func (p *Plan) identity(in Input) {
+	p.file("etc/machine-id", 0o444, []byte(strings.ReplaceAll(in.Run.UUID, "-", "")+"\n"))
+	p.file("etc/hostname", 0o644, []byte(hostname(in.Run)+"\n"))
+	if in.Run.HostsMode == "default" {
+		p.file("etc/hosts-fallback", 0o644, []byte(HostsFallback(hostname(in.Run))))
+	}
+}
+
+func hostname(run abi.Run) string {
+	if run.Hostname != "" {
+		return run.Hostname
+	}
+	return "rkt-" + run.UUID
+}
+
+// checkHostname refuses what systemd-nspawn would not take for a host name.
+func checkHostname(name string) error {
+	if name == "" {
+		return nil
+	}
+	for _, label := range strings.Split(name, ".") {
+		if len(name) > 64 || label == "" || strings.Trim(label, "-") != label ||
+			strings.TrimLeft(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
+			return fmt.Errorf("%q is no hostname: up to 64 letters, digits, hyphens and dots are", name)
+		}
+	}
+	return nil
+}
+
+// HostsFallback is the hosts file of an app whose image has none.
+func HostsFallback(hostname string) string {
+	return "127.0.0.1 localhost localhost.domain localhost4 localhost4.localdomain4 " + hostname + "\n" +
+		"::1 ip6-localhost ip6-loopback localhost6 localhost6.localdomain6\n" +
+		"fe00::0 ip6-localnet\nff00::0 ip6-mcastprefix\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\nff02::3 ip6-allhosts\n"
+}
+
+// nameFiles shows the host name, hosts and resolv.conf in an app, each
+// unless a volume is mounted there.
+func nameFiles(s *launch.Spec, in Input) {
+	s.Binds = append(s.Binds, launch.Bind{Source: "/proc/sys/kernel/hostname", Target: "/etc/hostname", ReadOnly: true})
+	switch in.Run.HostsMode {
+	case "stage0":
+		s.Binds = append(s.Binds, launch.Bind{Source: "/" + podfs.Hosts, Target: "/etc/hosts"})
+	case "host":
+		s.Binds = append(s.Binds, launch.Bind{Source: HostHosts, Target: "/etc/hosts", ReadOnly: true})
+	default:
+		s.Binds = append(s.Binds, launch.Bind{Source: "/etc/hosts-fallback", Target: "/etc/hosts", IfAbsent: true})
+	}
+	switch {
+	case in.Run.ResolvMode == "host":
+		s.Binds = append(s.Binds, launch.Bind{Source: HostResolvConf, Target: "/etc/resolv.conf", ReadOnly: true})
+	case in.Facts.ResolvConf && in.Run.ResolvMode != "none":
+		s.Binds = append(s.Binds, launch.Bind{Source: "/" + podfs.ResolvConf, Target: "/etc/resolv.conf"})
+	}
+}
+
+// Where nspawn binds the host's own files for the modes that ask for them.
+const (
+	HostHosts      = "/rkt/host-hosts"
+	HostResolvConf = "/rkt/host-resolv.conf"
+)

@@ -1,0 +1,83 @@
+package plan
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/stage1/launch"
+)
+
+// nspawn builds the command line. --settings=no: a .nspawn file lying about
+// must not add to it.
+func (p *Plan) nspawn(in Input) {
+	f := in.Facts
+	s1 := path.Join(f.PodDir, podfs.Stage1Rootfs)
+	args := []string{f.Nspawn, "--quiet", "--settings=no", "--directory=" + s1, "--machine=" + f.Machine,
+		"--uuid=" + in.Run.UUID, "--hostname=" + hostname(in.Run), "--notify-ready=yes", "--link-journal=no",
+		"--resolv-conf=off", "--timezone=off", "--kill-signal=SIGRTMIN+3"}
+	if f.InUnit {
+		args = append(args, "--keep-unit")
+	}
+	if !f.Register {
+		args = append(args, "--register=no", "--keep-unit")
+	}
+	if caps := extraCaps(p.Apps); len(caps) > 0 {
+		args = append(args, "--capability="+strings.Join(caps, ","))
+	}
+	args = append(args, "--bind-ro=/usr",
+		// read-only: sockets can be connected to, but the pod's root cannot remove them
+		"--bind-ro=/run/systemd/journal")
+	if f.LdSoCache {
+		args = append(args, "--bind-ro=/etc/ld.so.cache")
+	}
+	if in.Run.HostsMode == "host" {
+		args = append(args, "--bind-ro=/etc/hosts:"+HostHosts)
+	}
+	if in.Run.ResolvMode == "host" {
+		args = append(args, "--bind-ro=/etc/resolv.conf:"+HostResolvConf)
+	}
+	level := "warning"
+	if in.Run.Debug {
+		level = "debug"
+	}
+	args = append(args,
+		// only our units, no generators: see ARCHITECTURE.md
+		"--setenv=SYSTEMD_UNIT_PATH=/"+podfs.UnitDir, "--setenv=SYSTEMD_GENERATOR_PATH=/rkt/no-generators",
+		"--setenv=SYSTEMD_LOG_TARGET=console", "--setenv=SYSTEMD_LOG_COLOR=0", "--setenv=SYSTEMD_LOG_LEVEL="+level)
+	filter := FilterDir + "/pod.bpf"
+	if in.Run.DisableSeccomp {
+		filter = "-"
+	}
+	p.Args = append(args, "/rkt-stage2", "init", filter, "/usr/lib/systemd/systemd", "--unit=default.target", "--show-status=false")
+	p.Env = []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_CONTAINER_SERVICE=rkt", "SYSTEMD_NSPAWN_TMPFS_TMP=0",
+		"SYSTEMD_NSPAWN_CHECK_OS_RELEASE=0",
+		// our filter takes the place of the one nspawn would compile
+		"SYSTEMD_SECCOMP=0"}
+	if in.Run.IPC == "parent" {
+		p.Env = append(p.Env, "SYSTEMD_NSPAWN_SHARE_NS_IPC=1")
+	}
+}
+
+// extraCaps are those the apps retain beyond what nspawn gives PID 1.
+func extraCaps(apps []launch.Spec) []string {
+	var all uint64
+	for _, a := range apps {
+		all |= a.Caps
+	}
+	given := uint64(0)
+	for _, n := range []string{"CAP_AUDIT_CONTROL", "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH",
+		"CAP_FOWNER", "CAP_FSETID", "CAP_IPC_OWNER", "CAP_KILL", "CAP_LEASE", "CAP_LINUX_IMMUTABLE", "CAP_MKNOD",
+		"CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
+		"CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_CHROOT", "CAP_SYS_NICE", "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE", "CAP_SYS_TTY_CONFIG"} {
+		b, _ := launch.CapByName(n)
+		given |= b
+	}
+	if all&launch.AllCaps == launch.AllCaps {
+		return []string{"all"}
+	}
+	caps := launch.CapNames(all &^ given)
+	slices.Sort(caps)
+	return caps
+}

@@ -1,0 +1,102 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
+
+	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/appc"
+	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/internal/unitfile"
+	"github.com/rkt-systemd/rkt/stage1/launch"
+)
+
+// unit writes the app's service. Everything the app itself sees is the
+// launcher's; the unit has order, limits and outcome.
+func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.Spec, limits []limit) error {
+	u := unitfile.New("rkt stage1")
+	u.Set("Unit", "Description", fmt.Sprintf("App %s (%s)", s.Name, appc.DisplayName(img)))
+	u.Add("Unit", "DefaultDependencies", "no")
+	u.Add("Unit", "Wants", "pod.target")
+	u.Add("Unit", "After", "pod.target")
+	u.Add("Unit", "Conflicts", "shutdown.target")
+	u.Add("Unit", "Before", "shutdown.target")
+	// The first app that fails ends the pod with its status.
+	u.Add("Unit", "FailureAction", "exit")
+	keys := abi.OrderAnnotations()
+	for _, key := range []string{"After", "Before", "Requires", "Wants", "BindsTo", "PartOf"} {
+		v, ok := ra.Annotations.Get(keys[key])
+		if !ok {
+			continue
+		}
+		for other := range strings.SplitSeq(v, ",") {
+			if _, err := types.NewACName(other); err != nil {
+				return fmt.Errorf("annotation %s: %w", keys[key], err)
+			}
+			u.Add("Unit", key, other+".service")
+		}
+	}
+	if s.Out != "" {
+		out := "out@" + s.Name + ".socket"
+		u.Add("Unit", "Requires", out)
+		u.Add("Unit", "After", out)
+	}
+	u.Add("Service", "Type", "notify")
+	if sig := appc.Annotation(img, appc.AnnotationDockerStopSignal); sig != "" && appc.Converted(img) {
+		u.Add("Service", "KillSignal", sig)
+	}
+	access := "main"
+	if s.Notify {
+		access = "all" // a script may have systemd-notify speak for it
+	}
+	u.Add("Service", "NotifyAccess", access)
+	if s.PreStart != nil {
+		u.Command("Service", "ExecStartPre", "/rkt-stage2", "handler", s.Name, "pre-start")
+	}
+	u.Command("Service", "ExecStart", "/rkt-stage2", "app", s.Name)
+	if s.PostStop != nil {
+		u.Command("Service", "ExecStopPost", "/rkt-stage2", "handler", s.Name, "post-stop")
+	}
+	u.Command("Service", "ExecStopPost", "/rkt-stage2", "exited", s.Name)
+	u.Add("Service", "Restart", "no")
+	// An app's own start may take as long as it likes; the host unit has the limit.
+	u.Add("Service", "TimeoutStartSec", "infinity")
+	u.Add("Service", "SyslogIdentifier", s.Name)
+	u.Add("Service", "StandardInput", "null")
+	// for what goes wrong before the launcher has connected to the journal itself
+	u.Add("Service", "StandardOutput", "journal")
+	u.Add("Service", "StandardError", "journal")
+	for _, l := range limits {
+		u.Add("Service", l.key, l.value)
+	}
+	b, err := u.Bytes()
+	if err != nil {
+		return err
+	}
+	p.file(path.Join(podfs.UnitDir, s.Name+".service"), 0o644, b)
+	return nil
+}
+
+// target is what PID 1 starts: it is reached, and the pod ready, when every
+// app has started.
+func (p *Plan) target(apps []string) error {
+	u := unitfile.New("rkt stage1")
+	u.Add("Unit", "Description", "Pod Started")
+	u.Add("Unit", "DefaultDependencies", "no")
+	u.Add("Unit", "Wants", "dbus.socket supervisor-ready.service")
+	u.Add("Unit", "After", "dbus.socket")
+	for _, a := range apps {
+		u.Add("Unit", "Requires", a+".service")
+		u.Add("Unit", "After", a+".service")
+	}
+	b, err := u.Bytes()
+	if err != nil {
+		return err
+	}
+	p.file(path.Join(podfs.UnitDir, "default.target"), 0o644, b)
+	return nil
+}
