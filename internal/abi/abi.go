@@ -50,7 +50,7 @@ const (
 )
 
 // Version is the newest interface version; images without the annotation have 1.
-const Version = 6
+const Version = 7
 
 // Exit statuses of rkt: Failure is every failure rkt itself detects.
 const (
@@ -243,16 +243,35 @@ func (r *Run) dnsMode(value string) error {
 type Enter struct {
 	PID int
 	App string // empty: stage1 itself
-	Cmd []string
+	// User (USER[:GROUP]) takes the place of the app's. Cwd starts in the app's
+	// working directory, not in /. Shell starts a shell of the image, whichever it
+	// has. All since version 7.
+	User       string
+	Cwd, Shell bool
+	Cmd        []string
 }
 
-// Args builds the command line without the program.
-func (e Enter) Args() []string {
-	args := []string{"--pid=" + strconv.Itoa(e.PID)}
+// Args builds the command line, without the program, for an image of the given
+// interface version. withheld names the options it is too old for.
+func (e Enter) Args(version int) (args, withheld []string) {
+	args = []string{"--pid=" + strconv.Itoa(e.PID)}
 	if e.App != "" {
 		args = append(args, "--appname="+e.App)
 	}
-	return append(append(args, "--"), e.Cmd...)
+	for _, o := range []struct {
+		on   bool
+		text string
+	}{{e.User != "", "--user=" + e.User}, {e.Cwd, "--cwd"}, {e.Shell, "--shell"}} {
+		name, _, _ := strings.Cut(o.text, "=")
+		switch {
+		case !o.on:
+		case version >= 7:
+			args = append(args, o.text)
+		default:
+			withheld = append(withheld, name)
+		}
+	}
+	return append(append(args, "--"), e.Cmd...), withheld
 }
 
 // ParseEnter is the inverse of Args.
@@ -269,6 +288,12 @@ func ParseEnter(args []string) (Enter, error) {
 			e.PID = n
 		case "--appname":
 			e.App = value
+		case "--user":
+			e.User = value
+		case "--cwd":
+			e.Cwd = true
+		case "--shell":
+			e.Shell = true
 		case "--":
 			e.Cmd = args[i+1:]
 			if e.PID == 0 || len(e.Cmd) == 0 {

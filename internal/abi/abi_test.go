@@ -48,9 +48,13 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func TestOthersRoundTrip(t *testing.T) {
-	e := Enter{PID: 7, App: "web", Cmd: []string{"ls", "--", "-l"}}
-	if got, err := ParseEnter(e.Args()); err != nil || cmp.Diff(e, got) != "" {
-		t.Error(got, err)
+	e := Enter{PID: 7, App: "web", User: "0:0", Cwd: true, Shell: true, Cmd: []string{"ls", "--", "-l"}}
+	args, withheld := e.Args(Version)
+	if got, err := ParseEnter(args); err != nil || len(withheld) > 0 || cmp.Diff(e, got) != "" {
+		t.Error(got, withheld, err)
+	}
+	if args, withheld = e.Args(6); cmp.Diff([]string{"--pid=7", "--appname=web", "--", "ls", "--", "-l"}, args) != "" || len(withheld) != 3 {
+		t.Error(args, withheld)
 	}
 	g := GC{Debug: true, LocalConfig: "/x", UUID: "u"}
 	if got, err := ParseGC(g.Args(5)); err != nil || cmp.Diff(g, got) != "" {

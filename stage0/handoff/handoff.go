@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -88,10 +89,18 @@ func Enter(dir, tree string, m *schema.ImageManifest, e abi.Enter, environ []str
 	if err != nil {
 		return err
 	}
+	version, err := Version(m)
+	if err != nil {
+		return err
+	}
+	args, withheld := e.Args(version)
+	if slices.Contains(withheld, "--user") {
+		return fmt.Errorf("the stage1 image (interface version %d) cannot enter as another user", version)
+	}
 	if err := sys.Chdir(dir); err != nil {
 		return err
 	}
-	return sys.Exec(prog, append([]string{prog}, e.Args()...), environ)
+	return sys.Exec(prog, append([]string{prog}, args...), environ)
 }
 
 // GC runs the gc entrypoint out of the rendered tree.

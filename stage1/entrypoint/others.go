@@ -16,29 +16,6 @@ import (
 	"github.com/rkt-systemd/rkt/stage1/network"
 )
 
-// Enter becomes nsenter of the host, which joins the pod's namespaces and runs
-// the launcher there. No program of the image runs outside the app's confinement.
-func Enter(env Env, args []string) error {
-	e, err := abi.ParseEnter(args)
-	if err != nil {
-		return err
-	}
-	nsenter, err := find("nsenter", "util-linux")
-	if err != nil {
-		return err
-	}
-	argv := []string{nsenter, "--target=" + strconv.Itoa(e.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--"}
-	if e.App != "" {
-		argv = append(argv, "/rkt-stage2", "enter", e.App)
-	}
-	argv = append(argv, e.Cmd...)
-	environ := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	if t := env.get("TERM"); t != "" {
-		environ = append(environ, "TERM="+t)
-	}
-	return fmt.Errorf("starting %q: %w", nsenter, unix.Exec(nsenter, argv, environ))
-}
-
 // Stop asks the pod's supervisor to shut down in order, or kills it.
 func Stop(args []string) error {
 	s, err := abi.ParseStop(args)

@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"strings"
-	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +15,10 @@ import (
 // itself uses them (systemd.exec(5), "Process Exit Codes").
 const (
 	ExitChdir    = 200
+	ExitLimits   = 205
 	ExitExec     = 203
 	ExitCaps     = 218
+	ExitCgroup   = 219
 	ExitGroup    = 216
 	ExitUser     = 217
 	ExitRoot     = 226
@@ -35,23 +34,32 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
+// Kind says what a process is to its app.
+type Kind int
+
+const (
+	// Main is the app itself.
+	Main Kind = iota
+	// Handler is an event handler: it runs as 0:0, else confined as the app.
+	Handler
+	// Entrant is what an administrator runs in an app: enter, exec, a shell. It
+	// joins the running app: its mounts, control group, limits.
+	Entrant
+)
+
 // Command is what to run in an app.
 type Command struct {
+	Kind Kind
 	Argv []string
-	// Privileged runs as 0:0 without the app's limits on users and groups: event
-	// handlers, and what an administrator runs by enter or in a shell.
-	Root bool
-	// Unfiltered leaves out the app's capability bounding set, system call filter
-	// and no-new-privileges: event handlers.
-	Unfiltered bool
-	// Out has writes to /dev/stdout by path carried to the journal, see Spec.Out.
-	Out bool
+	// User takes the place of the app's own; nil for the app's, or root's for handlers.
+	User *User
+	// FromHost is set for a process that comes from outside the pod: it has not
+	// inherited the pod's system call filter.
+	FromHost bool
 	// Dir overrides the app's working directory.
 	Dir string
 	// Env is added to the app's environment.
 	Env []string
-	// Ready is sent to systemd's notification socket just before exec; -1 none.
-	Ready bool
 	// Fallback is an open program (a static shell) to run when Argv[0] is not in
 	// the image; 0 means none.
 	Fallback int
@@ -61,66 +69,65 @@ type Command struct {
 // must be locked to its thread.
 func Exec(s *Spec, c Command) error {
 	notify := -1
-	if c.Ready {
+	if c.Kind == Main {
 		var err error
 		if notify, err = notifySocket(os.Getenv("NOTIFY_SOCKET")); err != nil {
 			return &Error{1, err}
 		}
-	}
-	var prog filter.Program
-	if s.Filter != "" && !c.Unfiltered {
-		var err error
-		if prog, err = filter.Read(s.Filter); err != nil {
-			return &Error{ExitSyscalls, err}
+		if s.Notify && notify < 0 {
+			return &Error{1, errors.New("NOTIFY_SOCKET is not set")}
 		}
+	}
+	prog, podProg, err := s.filters(c.FromHost)
+	if err != nil {
+		return &Error{ExitSyscalls, err}
 	}
 	env := append([]string{}, s.Env...)
 	for _, v := range c.Env {
 		env = setEnv(env, v)
 	}
-	if s.Notify && notify < 0 && c.Ready {
-		return &Error{1, errors.New("NOTIFY_SOCKET is not set")}
+	user := User{UID: s.UID, GID: s.GID, Groups: s.Groups}
+	if c.Kind == Handler {
+		user = User{}
 	}
-	if s.Notify && !c.Root {
+	if c.User != nil {
+		user = *c.User
+	}
+	if s.Notify && c.Kind == Main {
 		env = setEnv(env, "NOTIFY_SOCKET=/run/systemd/notify")
 	}
-	if !c.Out {
-		view := *s
-		view.Out = ""
-		s = &view
+	closeDirectories()
+	if err := s.place(c.Kind); err != nil {
+		return err
 	}
-	if err := enterRoot(s); err != nil {
-		return &Error{ExitRoot, err}
+	_ = unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
+	if podProg != nil {
+		if err := podProg.Install(); err != nil {
+			return &Error{ExitSyscalls, err}
+		}
 	}
-	closeInherited()
+	if err := bound(s.Caps); err != nil {
+		return &Error{ExitCaps, err}
+	}
+	if err := credentials(user.UID, user.GID, user.Groups); err != nil {
+		return err
+	}
 	dir := s.Dir
 	if c.Dir != "" {
 		dir = c.Dir
-	}
-	if !c.Unfiltered {
-		if err := bound(s.Caps); err != nil {
-			return &Error{ExitCaps, err}
-		}
-	}
-	uid, gid, groups := s.UID, s.GID, s.Groups
-	if c.Root {
-		uid, gid, groups = 0, 0, nil
-	}
-	if err := credentials(uid, gid, groups); err != nil {
-		return err
 	}
 	if err := chdir(dir); err != nil {
 		return err
 	}
 	file, err := lookup(c.Argv[0], env, dir)
-	useFallback := false
 	if err != nil {
 		if c.Fallback <= 0 {
 			return &Error{ExitExec, err}
 		}
-		useFallback = true
+		// A program that is closed on exec may be executed by its descriptor.
+		file = fdPath(c.Fallback)
 	}
-	if !c.Unfiltered && (s.NoNewPrivileges || (prog != nil && uid != 0)) {
+	if s.NoNewPrivileges || (prog != nil && user.UID != 0) {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return &Error{ExitSyscalls, fmt.Errorf("setting no_new_privs: %w", err)}
 		}
@@ -136,32 +143,27 @@ func Exec(s *Spec, c Command) error {
 			return &Error{ExitSyscalls, err}
 		}
 	}
-	if useFallback {
-		return &Error{ExitExec, execveat(c.Fallback, c.Argv, env)}
-	}
 	err = unix.Exec(file, c.Argv, env)
 	return &Error{ExitExec, explain(file, err)}
+}
+
+// filters reads the app's filter, and the pod's if the process lacks it.
+func (s *Spec) filters(fromHost bool) (app, pod filter.Program, err error) {
+	if s.Filter != "" {
+		if app, err = filter.Read(s.Filter); err != nil {
+			return nil, nil, err
+		}
+	}
+	if fromHost && s.PodFilter != "" {
+		pod, err = filter.Read(s.PodFilter)
+	}
+	return app, pod, err
 }
 
 func closeIf(fd int) {
 	if fd >= 0 {
 		unix.Close(fd)
 	}
-}
-
-func execveat(fd int, argv, env []string) error {
-	a, err := syscall.SlicePtrFromStrings(argv)
-	if err != nil {
-		return err
-	}
-	e, err := syscall.SlicePtrFromStrings(env)
-	if err != nil {
-		return err
-	}
-	empty := [1]byte{}
-	_, _, errno := unix.Syscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&empty[0])),
-		uintptr(unsafe.Pointer(&a[0])), uintptr(unsafe.Pointer(&e[0])), unix.AT_EMPTY_PATH, 0)
-	return fmt.Errorf("starting the lent shell: %w", errno)
 }
 
 // notifySocket opens systemd's notification socket while its path can still be reached.
@@ -191,111 +193,22 @@ func setEnv(env []string, kv string) []string {
 	return append(env, kv)
 }
 
-// closeInherited sees to it that nothing of the pod stays open in the app:
-// directories are closed at once, since a working directory below
-// /proc/self/fd would lead out of the root through them; the rest, among it
-// what the Go runtime polls with, is closed by exec.
-func closeInherited() {
-	for fd := 3; fd < 1024; fd++ {
+// closeDirectories closes every directory this process was left with: a
+// working directory below /proc/self/fd would lead out of the root through
+// them. All else, among it what the Go runtime polls with, is closed by exec.
+func closeDirectories() {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return // no /proc, no way through it
+	}
+	for _, e := range fds {
+		var fd int
+		if _, err := fmt.Sscanf(e.Name(), "%d", &fd); err != nil || fd < 3 {
+			continue
+		}
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			unix.Close(fd)
 		}
 	}
-	_ = unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
-}
-
-// bound drops every capability outside set from the bounding set and clears
-// the inheritable and ambient ones: the program gets what exec computes.
-func bound(set uint64) error {
-	for c := range 64 {
-		if set&(1<<c) != 0 {
-			continue
-		}
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil {
-			if errors.Is(err, unix.EINVAL) {
-				break // past the kernel's last capability
-			}
-			return fmt.Errorf("dropping capability %d: %w", c, err)
-		}
-	}
-	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("reading capabilities: %w", err)
-	}
-	data[0].Inheritable, data[1].Inheritable = 0, 0
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("clearing inheritable capabilities: %w", err)
-	}
-	return nil
-}
-
-// credentials sets groups, gid and uid of the calling thread; exec makes them
-// the process's.
-func credentials(uid, gid uint32, groups []uint32) error {
-	list := append([]uint32{gid}, groups...)
-	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(list)), uintptr(unsafe.Pointer(&list[0])), 0); e != 0 {
-		return &Error{ExitGroup, fmt.Errorf("setting groups: %w", e)}
-	}
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)); e != 0 {
-		return &Error{ExitGroup, fmt.Errorf("setting group %d: %w", gid, e)}
-	}
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); e != 0 {
-		return &Error{ExitUser, fmt.Errorf("setting user %d: %w", uid, e)}
-	}
-	return nil
-}
-
-func chdir(dir string) error {
-	if dir == "" {
-		dir = "/"
-	}
-	if err := unix.Chdir(dir); err != nil {
-		return &Error{ExitChdir, fmt.Errorf("entering the working directory %q: %w", dir, err)}
-	}
-	return nil
-}
-
-// lookup finds the program as appc says: absolute, relative to the working
-// directory, or by the app's PATH.
-func lookup(name string, env []string, dir string) (string, error) {
-	if strings.HasPrefix(name, "/") {
-		return name, executable(name)
-	}
-	if strings.Contains(name, "/") {
-		p := path.Join("/", dir, name)
-		return p, executable(p)
-	}
-	search := dir + ":/bin:/usr/bin"
-	for _, kv := range env {
-		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
-			search = v
-		}
-	}
-	for d := range strings.SplitSeq(search, ":") {
-		if !strings.HasPrefix(d, "/") {
-			d = path.Join("/", dir, d)
-		}
-		p := path.Join(d, name)
-		if executable(p) == nil {
-			return p, nil
-		}
-	}
-	return "", diagnose("Unable to open %q: not found in PATH %q", name, search)
-}
-
-func executable(p string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(p, &st); err != nil {
-		return explain(p, err)
-	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return diagnose("%q is not a regular file", p)
-	case st.Mode&0o111 == 0:
-		return diagnose("%q is not executable", p)
-	}
-	return nil
 }

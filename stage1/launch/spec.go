@@ -30,7 +30,9 @@ type Spec struct {
 	NoNewPrivileges bool   `json:"noNewPrivileges,omitempty"`
 	// Filter is the path of a compiled system call filter in the pod's root;
 	// empty means none but the pod's.
-	Filter       string `json:"filter,omitempty"`
+	Filter string `json:"filter,omitempty"`
+	// PodFilter is the pod's, for processes that come from the host.
+	PodFilter    string `json:"podFilter,omitempty"`
 	ReadOnlyRoot bool   `json:"readOnlyRoot,omitempty"`
 	// MaskPaths hides and write-protects kernel interfaces (maskedPaths).
 	MaskPaths bool `json:"maskPaths,omitempty"`

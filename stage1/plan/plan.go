@@ -168,7 +168,13 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 		return err
 	}
 	s.Env = environment(name, app, extra)
+	if !in.Run.DisableSeccomp {
+		s.PodFilter = FilterDir + "/pod.bpf"
+	}
 	for _, g := range app.SupplementaryGIDs {
+		if g < 0 || int64(g) >= 1<<32-1 {
+			return fmt.Errorf("supplementary group %d is out of range", g)
+		}
 		s.Groups = append(s.Groups, uint32(g))
 	}
 	if app.SupplementaryGIDs == nil {

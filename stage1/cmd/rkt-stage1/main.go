@@ -4,11 +4,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"syscall"
+	"time"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/interrupt"
@@ -36,10 +40,28 @@ func main() {
 	default:
 		err = fmt.Errorf("unknown entrypoint %q", name)
 	}
+	var ended *entrypoint.Ended
+	if errors.As(err, &ended) {
+		if ended.Signal != 0 {
+			die(ended.Signal)
+		}
+		os.Exit(ended.Status)
+	}
 	if err != nil {
 		env.Log.Error(err)
 		journal.Settle(env.Log)
 		signals.Die()
 		os.Exit(abi.ExitFailure)
 	}
+}
+
+// die ends this process by the signal that ended the command.
+func die(s syscall.Signal) {
+	signal.Reset(s)
+	// the core, if any, is the command's
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	if syscall.Kill(os.Getpid(), s) == nil && s != syscall.SIGCHLD {
+		time.Sleep(time.Second) // it takes effect at once
+	}
+	os.Exit(128 + int(s))
 }

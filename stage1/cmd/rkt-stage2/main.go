@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -90,7 +91,7 @@ func runApp(args []string) error {
 	if err := openJournal(s); err != nil {
 		return err
 	}
-	return launch.Exec(s, launch.Command{Argv: s.Exec, Ready: true, Out: true})
+	return launch.Exec(s, launch.Command{Kind: launch.Main, Argv: s.Exec})
 }
 
 func runHandler(args []string) error {
@@ -108,7 +109,7 @@ func runHandler(args []string) error {
 	if err := openJournal(s); err != nil {
 		return err
 	}
-	return launch.Exec(s, launch.Command{Argv: argv, Root: true, Unfiltered: true, Out: true})
+	return launch.Exec(s, launch.Command{Kind: launch.Handler, Argv: argv})
 }
 
 func openJournal(s *launch.Spec) error {
@@ -118,18 +119,68 @@ func openJournal(s *launch.Spec) error {
 	return launch.OpenJournal(s.Name, s.LogUnit)
 }
 
-// enter runs a command in an app, for rkt enter: arguments APP CMD [ARG…].
+// enter runs a command in an app, for the enter entrypoint, which brings the
+// process from the host: arguments [--user=USER[:GROUP]] [--cwd] [--shell] [--tty] APP CMD [ARG…].
 func enter(args []string) error {
+	c := launch.Command{Kind: launch.Entrant, FromHost: true, Dir: "/"}
+	user, tty, sh := "", false, false
+	for len(args) > 0 && strings.HasPrefix(args[0], "--") {
+		v, isUser := strings.CutPrefix(args[0], "--user=")
+		switch {
+		case isUser:
+			user = v
+		case args[0] == "--cwd":
+			c.Dir = ""
+		case args[0] == "--tty":
+			tty = true
+		case args[0] == "--shell":
+			sh = true
+		default:
+			return fmt.Errorf("unknown argument %q", args[0])
+		}
+		args = args[1:]
+	}
 	if len(args) < 2 {
-		return errors.New("usage: rkt-stage2 enter APP CMD [ARG…]")
+		return errors.New("usage: rkt-stage2 enter [--user=USER[:GROUP]] [--cwd] [--shell] [--tty] APP CMD [ARG…]")
 	}
 	s, err := launch.ReadSpec(args[0])
 	if err != nil {
 		return err
 	}
+	c.Argv = args[1:]
+	if user != "" {
+		if c.User, err = launch.FindUser(s.Root, user); err != nil {
+			return &launch.Error{Status: launch.ExitUser, Err: err}
+		}
+	}
 	term := os.Getenv("TERM")
 	if term == "" {
 		term = "vt100"
 	}
-	return launch.Exec(s, launch.Command{Argv: args[1:], Root: true, Dir: "/", Env: []string{"TERM=" + term}})
+	c.Env = []string{"TERM=" + term}
+	if tty {
+		ownTerminal(s, c.User)
+	}
+	if sh {
+		uid := s.UID
+		if c.User != nil {
+			uid = c.User.UID
+		}
+		c.Argv = []string{shellFor(s, uid)}
+	}
+	// An image without a shell is lent a static one, see shell.
+	if sh || isShell(c.Argv[0]) {
+		c.Fallback = lentShell()
+	}
+	return launch.Exec(s, c)
+}
+
+// ownTerminal gives the terminal on standard input to the user who is to work
+// at it: programs open it again by name.
+func ownTerminal(s *launch.Spec, u *launch.User) {
+	uid := s.UID
+	if u != nil {
+		uid = u.UID
+	}
+	_ = unix.Fchown(0, int(uid), -1) // a terminal of another kind is only less convenient
 }

@@ -31,9 +31,9 @@ func shell(args []string) error {
 	if len(apps) == 0 {
 		return errors.New("this pod has no apps")
 	}
-	argv := []string(nil)
+	argv, user := []string(nil), ""
 	if len(args) == 1 {
-		if argv, err = transientCommand(args[0]); err != nil {
+		if argv, user, err = transientCommand(args[0]); err != nil {
 			return err
 		}
 	}
@@ -48,26 +48,43 @@ func shell(args []string) error {
 	if err != nil {
 		return err
 	}
-	c := launch.Command{Argv: argv, Root: true, Dir: "/"}
+	c := launch.Command{Kind: launch.Entrant, Argv: argv, Dir: "/"}
+	uid := s.UID
+	// machined names root when nobody was named: then it is the app's user. Root
+	// is for rkt enter --user=root.
+	if user != "" && user != "root" {
+		if c.User, err = launch.FindUser(s.Root, user); err != nil {
+			return &launch.Error{Status: launch.ExitUser, Err: err}
+		}
+		uid = c.User.UID
+	}
+	ownTerminal(s, c.User)
 	if t := os.Getenv("TERM"); t != "" {
 		c.Env = append(c.Env, "TERM="+t)
 	}
 	if interactive {
-		c.Argv = []string{rootShell(s.Root), "-l"}
-		c.Dir = homeOf(s)
+		c.Argv = []string{shellFor(s, uid), "-l"}
+		c.Dir = homeOf(s, uid)
 	}
 	// An image without a shell is lent a static one, by descriptor: nothing is
 	// put into the image, and it is gone with the process.
 	if interactive || isShell(argv[0]) {
-		if c.Fallback, err = unix.Open("/usr/bin/busybox", unix.O_PATH, 0); err != nil {
-			c.Fallback = 0
-		}
+		c.Fallback = lentShell()
 	}
 	err = launch.Exec(s, c)
 	if interactive {
 		fmt.Fprintf(os.Stderr, "App %q has no shell, and the host has no static one to lend.\r\nInstall busybox-static on the host, or run a program of the image: machinectl shell POD /path/to/program\r\n", app)
 	}
 	return err
+}
+
+// lentShell opens the host's static shell, 0 if there is none.
+func lentShell() int {
+	fd, err := unix.Open("/usr/bin/busybox", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	return fd
 }
 
 func isShell(p string) bool { return p == "/bin/sh" || p == "/bin/bash" || p == "/bin/ash" }
@@ -107,86 +124,52 @@ func choose(apps []string) (string, error) {
 	}
 }
 
-// passwdLine finds root's entry in the image; the file is the image's, so it
-// is opened beneath the root, must be a plain file, and is read up to a limit.
-func passwdLine(root string) []string {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, "etc/passwd", &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-	if err != nil {
-		return nil
-	}
-	f := os.NewFile(uintptr(fd), "passwd")
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > 1<<20 {
-		return nil
-	}
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		if p := strings.Split(sc.Text(), ":"); len(p) == 7 && p[2] == "0" {
-			return p
+// shellFor is the user's shell if the image has it; service users have none
+// that is of use to anybody.
+func shellFor(s *launch.Spec, uid uint32) string {
+	if p := launch.PasswdEntry(s.Root, uid); p != nil && strings.HasPrefix(p[6], "/") && launch.Exists(s.Root, p[6]) {
+		switch path.Base(p[6]) {
+		case "nologin", "false", "true", "sync":
+		default:
+			return p[6]
 		}
 	}
-	return nil
-}
-
-func rootShell(root string) string {
-	if p := passwdLine(root); p != nil && strings.HasPrefix(p[6], "/") && exists(root, p[6]) {
-		return p[6]
-	}
-	if exists(root, "/bin/bash") {
+	if launch.Exists(s.Root, "/bin/bash") {
 		return "/bin/bash"
 	}
 	return "/bin/sh"
 }
 
-func homeOf(s *launch.Spec) string {
-	if p := passwdLine(s.Root); p != nil && strings.HasPrefix(p[5], "/") && exists(s.Root, p[5]) {
+func homeOf(s *launch.Spec, uid uint32) string {
+	if p := launch.PasswdEntry(s.Root, uid); p != nil && strings.HasPrefix(p[5], "/") && launch.Exists(s.Root, p[5]) {
 		return path.Clean(p[5])
 	}
 	return "/"
 }
 
-func exists(root, name string) bool {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, strings.TrimPrefix(name, "/"), &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-	if err != nil {
-		return false
-	}
-	unix.Close(fd)
-	return true
-}
-
-// transientCommand reads the ExecStart= that machined asked for.
-func transientCommand(unit string) ([]string, error) {
+// transientCommand reads the ExecStart= and the User= that machined asked for.
+func transientCommand(unit string) (argv []string, user string, err error) {
 	if strings.ContainsAny(unit, "/\x00") {
-		return nil, fmt.Errorf("%q is not a unit name", unit)
+		return nil, "", fmt.Errorf("%q is not a unit name", unit)
 	}
 	b, err := os.ReadFile("/run/systemd/transient/" + unit)
 	if err != nil {
-		return nil, fmt.Errorf("reading the command of %q: %w", unit, err)
+		return nil, "", fmt.Errorf("reading the command of %q: %w", unit, err)
 	}
-	var argv []string
 	for line := range strings.SplitSeq(string(b), "\n") {
 		if v, ok := strings.CutPrefix(line, "ExecStart="); ok && v != "" {
 			if argv, err = splitCommand(v); err != nil {
-				return nil, fmt.Errorf("reading the command of %q: %w", unit, err)
+				return nil, "", fmt.Errorf("reading the command of %q: %w", unit, err)
 			}
+		}
+		if v, ok := strings.CutPrefix(line, "User="); ok {
+			user = v
 		}
 	}
 	if len(argv) == 0 {
-		return nil, fmt.Errorf("unit %q names no command", unit)
+		return nil, "", fmt.Errorf("unit %q names no command", unit)
 	}
-	return argv, nil
+	return argv, user, nil
 }
 
 // splitCommand parses a command as systemd writes it: an executable with

@@ -190,27 +190,27 @@ func TestImageFiles(t *testing.T) {
 		}
 	}
 	s := &launch.Spec{Root: root}
-	if got := rootShell(root); got != "/bin/sh" {
+	if got := shellFor(s, 0); got != "/bin/sh" {
 		t.Errorf("an empty image: shell %q", got)
 	}
-	if got := homeOf(s); got != "/" {
+	if got := homeOf(s, 0); got != "/" {
 		t.Errorf("an empty image: home %q", got)
 	}
 	put("bin/bash", "")
-	if got := rootShell(root); got != "/bin/bash" {
+	if got := shellFor(s, 0); got != "/bin/bash" {
 		t.Errorf("an image with bash: shell %q", got)
 	}
 	put("etc/passwd", "daemon:x:1:1::/:/bin/x\nroot:x:0:0:root:/root/../home/r:/bin/zsh\n")
-	if got := rootShell(root); got != "/bin/bash" {
+	if got := shellFor(s, 0); got != "/bin/bash" {
 		t.Errorf("the passwd shell is missing: shell %q", got)
 	}
 	put("bin/zsh", "")
-	if got := rootShell(root); got != "/bin/zsh" {
+	if got := shellFor(s, 0); got != "/bin/zsh" {
 		t.Errorf("shell %q, want that of passwd", got)
 	}
 	put("home/r/x", "")
 	put("root/x", "")
-	if got := homeOf(s); got != "/home/r" {
+	if got := homeOf(s, 0); got != "/home/r" {
 		t.Errorf("home %q", got)
 	}
 	// A hostile image: links out of the root, a fifo, a huge file.
@@ -220,17 +220,17 @@ func TestImageFiles(t *testing.T) {
 	if err := os.Symlink("/proc/self/cwd/../../../../../etc/passwd", filepath.Join(root, "etc/passwd")); err != nil {
 		t.Fatal(err)
 	}
-	if got := passwdLine(root); got != nil {
+	if got := launch.PasswdEntry(root, 0); got != nil {
 		t.Errorf("a link out of the image is followed: %q", got)
 	}
-	if exists(root, "/etc/passwd") {
+	if launch.Exists(root, "/etc/passwd") {
 		t.Error("a file behind a link out of the image exists")
 	}
 }
 
 func TestTransientCommandRefusesPaths(t *testing.T) {
 	for _, n := range []string{"../x", "a/b", "a\x00"} {
-		if got, err := transientCommand(n); err == nil || !strings.Contains(err.Error(), "not a unit name") {
+		if got, _, err := transientCommand(n); err == nil || !strings.Contains(err.Error(), "not a unit name") {
 			t.Errorf("transientCommand(%q) = %q, %v", n, got, err)
 		}
 	}
