@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,126 +14,108 @@ import (
 )
 
 // What the launcher leaves in the pod's root for those that come later: the
-// process ID of an app's main process, and the mount namespace of an app with
-// event handlers, which outlives each single process of it.
+// process IDs of an app's main process and, for an app with event handlers, of
+// the process that holds its mount namespace.
 const (
 	mainDir = "/run/rkt/main"
-	nsDir   = "/run/rkt/ns"
+	holdDir = "/run/rkt/hold"
 )
-
-// rlimits is the number of resource limits (RLIM_NLIMITS).
-const rlimits = 16
 
 // place gives the calling thread the app's root. All processes of a running app
 // share its mount namespace: a handler sees what the app mounted, and an
 // administrator what the app sees.
 func (s *Spec) place(kind Kind) error {
-	handlers := s.PreStart != nil || s.PostStop != nil
 	if kind == Entrant {
-		joined, err := s.join()
-		if joined || err != nil {
+		if joined, err := s.join(); joined || err != nil {
 			return err
 		}
 		view := *s
 		view.Out = "" // the terminal or the pipes of who entered
 		s = &view
 	}
-	if handlers {
-		if fd, err := unix.Open(filepath.Join(nsDir, s.Name), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-			defer unix.Close(fd)
-			// An empty file is one that a killed launcher never came to mount on.
-			if err := setMountNS(fd); err == nil {
-				return s.announce(kind)
-			}
+	if kind == Main {
+		if err := announce(mainDir, s.Name); err != nil {
+			return &Error{1, err}
 		}
 	}
-	if err := s.announce(kind); err != nil {
-		return err
-	}
-	if !handlers || kind == Entrant {
-		if err := enterRoot(s); err != nil {
-			return &Error{ExitRoot, err}
+	if s.PreStart != nil || s.PostStop != nil {
+		pid := announced(holdDir, s.Name)
+		ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			defer unix.Close(ns)
+			err = setMountNS(ns)
 		}
-		return nil
+		if err == nil || kind != Entrant {
+			return wrap(ExitRoot, err, "joining the mounts of app %q", s.Name)
+		}
 	}
-	keep := keeper(s.Name)
 	if err := enterRoot(s); err != nil {
 		return &Error{ExitRoot, err}
 	}
-	if err := keep(unix.Gettid()); err != nil {
-		return &Error{ExitRoot, fmt.Errorf("keeping the mount namespace of app %q: %w", s.Name, err)}
-	}
 	return nil
 }
 
-// announce records the main process of the app.
-func (s *Spec) announce(kind Kind) error {
-	if kind != Main {
+func wrap(status int, err error, format string, args ...any) error {
+	if err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(mainDir, 0o700); err != nil {
-		return &Error{1, err}
+	return &Error{status, fmt.Errorf(format+": %w", append(args, err)...)}
+}
+
+// Hold makes the app's root and keeps it until the process is killed.
+func Hold(s *Spec) error {
+	notify, err := notifySocket(os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
 	}
-	tmp := filepath.Join(mainDir, "."+s.Name)
+	if err := announce(holdDir, s.Name); err != nil {
+		return err
+	}
+	if err := enterRoot(s); err != nil {
+		return &Error{ExitRoot, err}
+	}
+	if _, err := unix.Write(notify, []byte("READY=1")); err != nil {
+		return fmt.Errorf("telling systemd that the app's root is there: %w", err)
+	}
+	for {
+		_ = unix.Pause()
+	}
+}
+
+// announce records this process below dir.
+func announce(dir, app string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, "."+app)
 	err := os.WriteFile(tmp, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
 	if err == nil {
-		err = os.Rename(tmp, filepath.Join(mainDir, s.Name))
+		err = os.Rename(tmp, filepath.Join(dir, app))
 	}
 	if err != nil {
-		return &Error{1, fmt.Errorf("recording the process of app %q: %w", s.Name, err)}
+		return fmt.Errorf("recording the process of app %q: %w", app, err)
 	}
 	return nil
 }
 
-// keeper starts a thread that stays in the pod's mount namespace. The function
-// it returns has that thread bind the namespace of another one.
-func keeper(app string) func(tid int) error {
-	tids, done := make(chan int), make(chan error)
-	ready := make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // for good: it ends with the process
-		close(ready)
-		target := filepath.Join(nsDir, app)
-		tid := <-tids
-		err := os.MkdirAll(nsDir, 0o700)
-		if err == nil {
-			err = os.WriteFile(target, nil, 0o600)
-		}
-		if err == nil {
-			err = unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/mnt", tid), target, "", unix.MS_BIND, "")
-		}
-		done <- err
-	}()
-	<-ready
-	return func(tid int) error {
-		tids <- tid
-		return <-done
+// announced is the process recorded below dir, 0 if there is none.
+func announced(dir, app string) int {
+	b, err := os.ReadFile(filepath.Join(dir, app))
+	if err != nil {
+		return 0
 	}
-}
-
-// Release forgets an app whose last process has ended.
-func Release(app string) error {
-	_ = os.Remove(filepath.Join(mainDir, app))
-	ns := filepath.Join(nsDir, app)
-	err := unix.Unmount(ns, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return 0
 	}
-	if err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("releasing the mount namespace of app %q: %w", app, err)
-	}
-	return os.Remove(ns)
+	return pid
 }
 
 // mainProcess is the process ID of the app's main process and its control
 // group; 0 if the app is not running. Nothing but the app's unit is ever in
 // that group, so that a number used again is not mistaken.
 func mainProcess(app string) (pid int, cgroup string) {
-	b, err := os.ReadFile(filepath.Join(mainDir, app))
-	if err != nil {
-		return 0, ""
-	}
-	if pid, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil || pid <= 1 {
+	if pid = announced(mainDir, app); pid == 0 {
 		return 0, ""
 	}
 	cgroup = cgroupOf(strconv.Itoa(pid))
@@ -170,7 +151,7 @@ func (s *Spec) join() (bool, error) {
 		return false, nil // it ends at this moment
 	}
 	defer unix.Close(ns)
-	l, err := limitsOf(pid)
+	l, err := limitsOf(strconv.Itoa(pid))
 	if again, _ := mainProcess(s.Name); again != pid {
 		return false, nil
 	}
@@ -201,20 +182,53 @@ func setMountNS(fd int) error {
 
 // limits are what a process inherits beside its credentials.
 type limits struct {
-	resources [rlimits]unix.Rlimit
+	resources map[string]unix.Rlimit
 	oom       []byte
 	umask     int
 }
 
-func limitsOf(pid int) (*limits, error) {
-	l := &limits{}
-	for r := range l.resources {
-		if err := unix.Prlimit(pid, r, nil, &l.resources[r]); err != nil {
-			return nil, err
+// resourceNames are the names of /proc/PID/limits by number.
+func resourceNames() []string {
+	return []string{"Max cpu time", "Max file size", "Max data size", "Max stack size", "Max core file size", "Max resident set", "Max processes",
+		"Max open files", "Max locked memory", "Max address space", "Max file locks", "Max pending signals", "Max msgqueue size", "Max nice priority",
+		"Max realtime priority", "Max realtime timeout"}
+}
+
+// parseLimits reads /proc/PID/limits, which needs less than prlimit(2) does.
+func parseLimits(text string) (map[string]unix.Rlimit, error) {
+	out := map[string]unix.Rlimit{}
+	number := func(v string) (uint64, error) {
+		if v == "unlimited" {
+			return unix.RLIM_INFINITY, nil
 		}
+		return strconv.ParseUint(v, 10, 64)
 	}
-	proc := "/proc/" + strconv.Itoa(pid)
-	var err error
+	for _, name := range resourceNames() {
+		_, rest, ok := strings.Cut(text, name+" ")
+		f := strings.Fields(rest)
+		if !ok || len(f) < 2 {
+			return nil, fmt.Errorf("the kernel tells no %q", name)
+		}
+		soft, err := number(f[0])
+		hard, err2 := number(f[1])
+		if err := errors.Join(err, err2); err != nil {
+			return nil, fmt.Errorf("reading %q: %w", name, err)
+		}
+		out[name] = unix.Rlimit{Cur: soft, Max: hard}
+	}
+	return out, nil
+}
+
+func limitsOf(pid string) (*limits, error) {
+	l := &limits{}
+	proc := "/proc/" + pid
+	text, err := os.ReadFile(proc + "/limits")
+	if err != nil {
+		return nil, err
+	}
+	if l.resources, err = parseLimits(string(text)); err != nil {
+		return nil, err
+	}
 	if l.oom, err = os.ReadFile(proc + "/oom_score_adj"); err != nil {
 		return nil, err
 	}
@@ -236,24 +250,25 @@ func limitsOf(pid int) (*limits, error) {
 }
 
 func (l *limits) apply() error {
-	for r := range l.resources {
-		lim := l.resources[r]
-		if r == unix.RLIMIT_NOFILE {
-			// by way of the library, which would restore what it found at exec
-			if err := syscall.Setrlimit(r, &syscall.Rlimit{Cur: lim.Cur, Max: lim.Max}); err != nil {
-				return fmt.Errorf("setting limit %d: %w", r, err)
-			}
-			continue
-		}
-		if err := unix.Prlimit(0, r, &lim, nil); err != nil {
-			return fmt.Errorf("setting limit %d: %w", r, err)
-		}
-	}
-	have, err := os.ReadFile("/proc/self/oom_score_adj")
+	have, err := limitsOf("self")
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(have, l.oom) {
+	for r, name := range resourceNames() {
+		lim := l.resources[name]
+		if r == unix.RLIMIT_NOFILE {
+			// In any case, and by way of the library: it raised this limit when the
+			// program started and would restore what it found then.
+			if err := syscall.Setrlimit(r, &syscall.Rlimit{Cur: lim.Cur, Max: lim.Max}); err != nil {
+				return fmt.Errorf("setting %q: %w", name, err)
+			}
+		} else if lim != have.resources[name] {
+			if err := unix.Prlimit(0, r, &lim, nil); err != nil {
+				return fmt.Errorf("setting %q: %w", name, err)
+			}
+		}
+	}
+	if !bytes.Equal(have.oom, l.oom) {
 		if err := os.WriteFile("/proc/self/oom_score_adj", l.oom, 0); err != nil {
 			return fmt.Errorf("setting the OOM score: %w", err)
 		}

@@ -45,6 +45,11 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 		u.Add("Unit", "Requires", out)
 		u.Add("Unit", "After", out)
 	}
+	if s.PreStart != nil || s.PostStop != nil {
+		hold := "hold@" + s.Name + ".service"
+		u.Add("Unit", "Requires", hold)
+		u.Add("Unit", "After", hold)
+	}
 	u.Add("Service", "Type", "notify")
 	if sig := appc.Annotation(img, appc.AnnotationDockerStopSignal); sig != "" && appc.Converted(img) {
 		u.Add("Service", "KillSignal", sig)

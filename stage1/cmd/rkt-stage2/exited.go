@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/rkt-systemd/rkt/stage1/launch"
 )
 
 const (
@@ -33,9 +31,6 @@ func exited(args []string) error {
 	app := args[0]
 	if err := lastWords(app); err != nil {
 		fmt.Fprintln(os.Stderr, err) // the status matters more
-	}
-	if err := launch.Release(app); err != nil {
-		fmt.Fprintln(os.Stderr, err)
 	}
 	status := exitStatus(os.Getenv("SERVICE_RESULT"), os.Getenv("EXIT_CODE"), os.Getenv("EXIT_STATUS"))
 	if err := writeStatus(app, status); err != nil {

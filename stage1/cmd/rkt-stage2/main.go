@@ -1,6 +1,6 @@
 // Command rkt-stage2 is what runs inside a pod before the apps: PID 1 until it
 // execs the pod's systemd (init), the launcher of apps, handlers and shells
-// (app, handler, enter, shell), the writer of exit statuses (exited) and the
+// (app, handler, enter, shell), the holder of an app's mounts (hold), the writer of exit statuses (exited) and the
 // reader of what apps write to /dev/stdout by path (out).
 //
 // It starts once or more for every app of every pod, so it stays small: the
@@ -25,7 +25,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, errors.New("usage: rkt-stage2 init|app|handler|exited|enter|shell|out …"))
+		fail(2, errors.New("usage: rkt-stage2 init|app|handler|hold|exited|enter|shell|out …"))
 	}
 	var err error
 	args := os.Args[2:]
@@ -36,6 +36,8 @@ func main() {
 		err = runApp(args)
 	case "handler":
 		err = runHandler(args)
+	case "hold":
+		err = hold(args)
 	case "exited":
 		err = exited(args)
 	case "enter":
@@ -112,12 +114,26 @@ func runHandler(args []string) error {
 	return launch.Exec(s, launch.Command{Kind: launch.Handler, Argv: argv})
 }
 
+func hold(args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: rkt-stage2 hold NAME")
+	}
+	s, err := launch.ReadSpec(args[0])
+	if err != nil {
+		return err
+	}
+	return launch.Hold(s)
+}
+
 func openJournal(s *launch.Spec) error {
 	if s.LogUnit == "" {
 		return nil // as systemd connected it
 	}
 	return launch.OpenJournal(s.Name, s.LogUnit)
 }
+
+// exitFailure is what rkt ends with when it fails itself.
+const exitFailure = 254
 
 // enter runs a command in an app, for the enter entrypoint, which brings the
 // process from the host: arguments [--user=USER[:GROUP]] [--cwd] [--shell] [--tty] APP CMD [ARG…].
@@ -150,7 +166,7 @@ func enter(args []string) error {
 	c.Argv = args[1:]
 	if user != "" {
 		if c.User, err = launch.FindUser(s.Root, user); err != nil {
-			return &launch.Error{Status: launch.ExitUser, Err: err}
+			return &launch.Error{Status: exitFailure, Err: err}
 		}
 	}
 	term := os.Getenv("TERM")
@@ -172,7 +188,12 @@ func enter(args []string) error {
 	if sh || isShell(c.Argv[0]) {
 		c.Fallback = lentShell()
 	}
-	return launch.Exec(s, c)
+	err = launch.Exec(s, c)
+	var e *launch.Error
+	if errors.As(err, &e) && e.Status != launch.ExitExec {
+		e.Status = exitFailure
+	}
+	return err
 }
 
 // ownTerminal gives the terminal on standard input to the user who is to work
