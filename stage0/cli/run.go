@@ -17,6 +17,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/journal"
+	"github.com/rkt-systemd/rkt/stage0/idrange"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 	"github.com/rkt-systemd/rkt/stage0/prepare"
@@ -44,6 +45,7 @@ type podOptions struct {
 	setEnv     []string
 	setEnvFile []string
 	noOverlay  bool
+	private    bool
 	policy     string
 	storeOnly  bool
 	noStore    bool
@@ -61,6 +63,7 @@ func (o *podOptions) flags(cmd *cobra.Command, running bool) {
 	f.StringArrayVar(&o.setEnv, "set-env", nil, "environment variable `NAME=VALUE` of all apps")
 	f.StringArrayVar(&o.setEnvFile, "set-env-file", nil, "`FILE` of environment variables for all apps")
 	f.BoolVar(&o.noOverlay, "no-overlay", false, "copy images instead of mounting overlays")
+	f.BoolVar(&o.private, "private-users", false, "give the pod user and group ids of its own: its root is nobody on the host")
 	policyFlags(cmd, &o.policy, &o.storeOnly, &o.noStore, string(image.PullNew))
 	f.StringVar(&o.stage1.Path, "stage1-path", "", "stage1 image `FILE`")
 	f.StringVar(&o.stage1.URL, "stage1-url", "", "stage1 image `URL`")
@@ -270,6 +273,9 @@ func (a *app) request(cmd *cobra.Command, g *grammar, po *podOptions, so *startO
 	}
 	r := &request{stores: st, insecure: f.Insecure, uuidFile: po.uuidFile}
 	r.NoOverlay = po.noOverlay
+	if po.private {
+		r.PrivateUsers = prepare.WantPrivateUsers
+	}
 	if r.Stage1, err = f.FindStage1(cmd.Context(), po.stage1); err != nil {
 		return nil, fmt.Errorf("finding the stage1 image: %w", err)
 	}
@@ -421,6 +427,13 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 	run := abi.Run{Debug: a.debug, Net: splitNet(so.net), LocalConfig: a.localConfig, Hostname: so.hostname,
 		DisableCaps: insecure.Has(image.InsecureCapabilities), DisablePaths: insecure.Has(image.InsecurePaths),
 		DisableSeccomp: insecure.Has(image.InsecureSeccomp), UUID: h.UUID}
+	ids, err := idrange.Of(h.Dir())
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
+	if ids.Count > 0 {
+		run.PrivateUsers = ids.String()
+	}
 	return a.handoff(h, stage1, run)
 }
 

@@ -13,11 +13,13 @@ import (
 
 	"github.com/appc/spec/schema"
 
+	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/lock"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/sys"
+	"github.com/rkt-systemd/rkt/stage0/idrange"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 	"github.com/rkt-systemd/rkt/stage0/store"
@@ -31,6 +33,8 @@ type Request struct {
 	Stage1   image.Image
 	// NoOverlay copies trees instead of mounting overlays over shared ones.
 	NoOverlay bool
+	// PrivateUsers says whether the pod gets a user namespace.
+	PrivateUsers PrivateUsers
 	// Declared is the name of the pod file, Machine the name for machined, Unit
 	// the unit the pod runs in; empty where there is none.
 	Declared, Machine, Unit string
@@ -48,6 +52,8 @@ type Preparer struct {
 	Store   *store.Store
 	Trees   *tree.Trees
 	Warn    func(text string)
+
+	ns userns
 }
 
 // Prepare fills the directory of a preparing pod.
@@ -91,6 +97,11 @@ func (p *Preparer) Prepare(ctx context.Context, h *pod.Handle, r Request) error 
 		return fmt.Errorf("writing the pod directory: %w", err)
 	}
 	failpoint.Hit("prepare/manifest")
+	ids, err := p.allocate(dir, r.PrivateUsers)
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("prepare/id-range")
 	if err := p.trees(ctx, dir, r); err != nil {
 		return err
 	}
@@ -102,12 +113,24 @@ func (p *Preparer) Prepare(ctx context.Context, h *pod.Handle, r Request) error 
 			overlay = false
 		}
 	}
+	copied := ids
+	if ids.Count > 0 {
+		if overlay, copied, err = p.mapping(dir, ids, r, overlay); err != nil {
+			return err
+		}
+	}
 	if overlay {
 		put(podfs.OverlayPrepared, nil, 0o640)
 		mkdir(podfs.Stage1Rootfs)
 		return err
 	}
-	return p.copies(ctx, dir, r)
+	if copied.Count > 0 {
+		put(podfs.PrivateUsersCopied, nil, 0o640)
+	}
+	if err != nil {
+		return err
+	}
+	return p.copies(ctx, dir, r, copied)
 }
 
 // trees renders every image and records which tree the pod uses.
@@ -161,12 +184,13 @@ func (p *Preparer) tree(ctx context.Context, dir, info, key string) error {
 	return p.Store.Touch(key)
 }
 
-func (p *Preparer) copies(ctx context.Context, dir string, r Request) error {
+// copies copies all trees; with ids, into that range.
+func (p *Preparer) copies(ctx context.Context, dir string, r Request, ids abi.IDRange) error {
 	t, err := p.Trees.Find(r.Stage1.Key)
 	if err != nil {
 		return err
 	}
-	if err := tree.Copy(ctx, t.Lowers(), filepath.Join(dir, podfs.Stage1Rootfs)); err != nil {
+	if err := tree.CopyShifted(ctx, t.Lowers(), filepath.Join(dir, podfs.Stage1Rootfs), ids.Shift, ids.Count); err != nil {
 		return fmt.Errorf("copying the stage1 image: %w", err)
 	}
 	for _, a := range r.Apps {
@@ -175,14 +199,14 @@ func (p *Preparer) copies(ctx context.Context, dir string, r Request) error {
 			return err
 		}
 		target := filepath.Join(dir, podfs.AppRootfs(a.Name))
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		if err := asRoot(ids, func() error { return os.MkdirAll(filepath.Dir(target), 0o755) }); err != nil {
 			return err
 		}
-		if err := tree.Copy(ctx, t.Lowers(), target); err != nil {
+		if err := tree.CopyShifted(ctx, t.Lowers(), target, ids.Shift, ids.Count); err != nil {
 			return fmt.Errorf("copying the image of app %q: %w", a.Name, err)
 		}
 		failpoint.Hit("prepare/copied")
-		if err := p.appManifest(dir, a.Name); err != nil {
+		if err := asRoot(ids, func() error { return p.appManifest(dir, a.Name) }); err != nil {
 			return err
 		}
 	}
@@ -207,7 +231,14 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 		return fmt.Errorf("making a mount namespace for the pod: %w", err)
 	}
 	dir := h.Dir()
+	ids, err := idrange.Of(dir)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Lstat(filepath.Join(dir, podfs.OverlayPrepared)); errors.Is(err, os.ErrNotExist) {
+		if err := p.mapCopies(dir, ids); err != nil {
+			return err
+		}
 		return p.seed(dir, m)
 	} else if err != nil {
 		return err
@@ -226,11 +257,11 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
-		if err := errors.Join(os.Chown(d, 0, 0), os.Chmod(d, 0o755)); err != nil {
+		if err := errors.Join(os.Chown(d, int(ids.Shift), int(ids.Shift)), os.Chmod(d, 0o755)); err != nil {
 			return err
 		}
 	}
-	if err := p.overlay(dir, string(id), "", filepath.Join(dir, podfs.Stage1Rootfs)); err != nil {
+	if err := p.overlay(dir, string(id), "", filepath.Join(dir, podfs.Stage1Rootfs), ids); err != nil {
 		return fmt.Errorf("mounting stage1: %w", err)
 	}
 	failpoint.Hit("prepare/mounted-stage1")
@@ -241,13 +272,12 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 			return err
 		}
 		target := filepath.Join(dir, podfs.AppRootfs(app))
-		if err := os.MkdirAll(target, 0o755); err != nil {
+		if err := asRoot(ids, func() error {
+			return errors.Join(os.MkdirAll(target, 0o755), p.appManifest(dir, app))
+		}); err != nil {
 			return err
 		}
-		if err := p.appManifest(dir, app); err != nil {
-			return err
-		}
-		if err := p.overlay(dir, string(id), app, target); err != nil {
+		if err := p.overlay(dir, string(id), app, target, ids); err != nil {
 			return fmt.Errorf("mounting app %q: %w", app, err)
 		}
 	}
@@ -255,12 +285,19 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 	return p.seed(dir, m)
 }
 
-func (p *Preparer) overlay(dir, id, app, target string) error {
+func (p *Preparer) overlay(dir, id, app, target string, ids abi.IDRange) error {
 	t, err := p.Trees.Get(id)
 	if err != nil {
 		return err
 	}
 	o := tree.Overlay{Lower: t.Lowers(), Upper: filepath.Join(dir, podfs.Upper(id, app)), Work: filepath.Join(dir, podfs.Work(id, app))}
+	if ids.Count > 0 {
+		// the directory of the records is there, and nothing of it is needed now
+		o.At = filepath.Join(dir, podfs.AppsInfo)
+		if o.IDMap, err = p.ns.of(ids); err != nil {
+			return err
+		}
+	}
 	fresh := false
 	if _, err := os.Lstat(o.Upper); errors.Is(err, os.ErrNotExist) {
 		fresh = true
@@ -276,7 +313,9 @@ func (p *Preparer) overlay(dir, id, app, target string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.Lchown(o.Upper, int(st.UID), int(st.GID)); err != nil {
+		uid, _ := ids.Outside(st.UID)
+		gid, _ := ids.Outside(st.GID)
+		if err := os.Lchown(o.Upper, int(uid), int(gid)); err != nil {
 			return err
 		}
 		if err := sys.Chmodat(sys.CWD, o.Upper, st.Mode&0o7777); err != nil {

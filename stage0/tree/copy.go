@@ -18,6 +18,12 @@ import (
 // extended attributes, hard links and holes stay; blocks are shared where the
 // file system can.
 func Copy(ctx context.Context, lowers []string, dst string) error {
+	return CopyShifted(ctx, lowers, dst, 0, 0)
+}
+
+// CopyShifted is Copy with shift added to all ids, for a user namespace of
+// count ids. Those beyond it become the last but one, nobody's.
+func CopyShifted(ctx context.Context, lowers []string, dst string, shift, count uint32) error {
 	if err := os.Mkdir(dst, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -26,7 +32,7 @@ func Copy(ctx context.Context, lowers []string, dst string) error {
 		return err
 	}
 	defer x.close()
-	c := copier{x: x, first: map[inode]string{}}
+	c := copier{x: x, first: map[inode]string{}, shift: shift, count: count}
 	err = walkMerged(lowers, func(e entry) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -47,12 +53,14 @@ type inode struct{ dev, ino uint64 }
 type copier struct {
 	x     *extractor
 	first map[inode]string
+	// shift and count are those of CopyShifted, zero without.
+	shift, count uint32
 }
 
 func (c *copier) copy(e entry) error {
 	typ := e.stat.Type()
 	if e.rel == "" {
-		m, err := entryMeta(e)
+		m, err := c.meta(e)
 		c.x.dirs[""] = m
 		return err
 	}
@@ -72,7 +80,7 @@ func (c *copier) copy(e entry) error {
 
 // put copies an entry into the open directory dir.
 func (c *copier) put(e entry, dir int) error {
-	m, err := entryMeta(e)
+	m, err := c.meta(e)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,11 @@ type Overlay struct {
 	Upper string   // none with Work: a read-only overlay, of two lowers at least
 	Work  string
 	Label string // SELinux context of the mount, or ""
+	// IDMap is a user namespace through whose map the lower directories are seen,
+	// nil for none; they are attached for a moment at At, a directory in a mount
+	// namespace of the caller's own: older kernels take no detached ones.
+	IDMap *os.File
+	At    string
 }
 
 // maxOptions is what mount(2) copies of its data: a page, with its final NUL.
@@ -58,6 +63,9 @@ func escape(p string) string {
 // Mount mounts the overlay on target. Several lower directories are given by
 // descriptor: the paths of many layers would not fit into what mount(2) takes.
 func (o Overlay) Mount(target string) error {
+	if o.IDMap != nil {
+		return o.mountMapped(target)
+	}
 	if len(o.Lower) > 1 {
 		lower := make([]string, 0, len(o.Lower))
 		for _, l := range o.Lower {
@@ -76,6 +84,75 @@ func (o Overlay) Mount(target string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("mounting overlay on %q: %w", target, err)
+	}
+	return nil
+}
+
+// mountMapped mounts the overlay over idmapped copies of its lower mounts. The
+// overlay keeps copies of its own of these, so they can go again at once.
+func (o Overlay) mountMapped(target string) (err error) {
+	lower := make([]string, 0, len(o.Lower))
+	attached := 0
+	defer func() {
+		for range attached {
+			err = errors.Join(err, sys.UnmountLazy(o.At))
+		}
+	}()
+	for _, l := range o.Lower {
+		t, err := sys.CloneTree(l, false)
+		if err == nil {
+			defer t.Close()
+			err = sys.IDMapMount(t, o.IDMap, false)
+		}
+		if err == nil {
+			err = sys.AttachTree(t, o.At) // one over the other: they are used by descriptor
+		}
+		if err != nil {
+			return fmt.Errorf("mounting overlay on %q: mapping the ids of %q: %w", target, l, err)
+		}
+		attached++
+		lower = append(lower, sys.ProcPath(int(t.Fd())))
+	}
+	o.Lower, o.IDMap = lower, nil
+	opts, err := o.Options()
+	if err == nil {
+		err = sys.Mount("overlay", target, "overlay", 0, opts)
+	}
+	if err != nil {
+		return fmt.Errorf("mounting overlay on %q over idmapped layers: %w", target, err)
+	}
+	return nil
+}
+
+// MountMapped shows the tree at dir with its ids mapped, on itself.
+func MountMapped(dir string, userns *os.File) error {
+	t, err := sys.CloneTree(dir, true)
+	if err == nil {
+		defer t.Close()
+		err = sys.IDMapMount(t, userns, true)
+	}
+	if err == nil {
+		err = sys.AttachTree(t, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("mapping the ids of %q: %w", dir, err)
+	}
+	return nil
+}
+
+// SupportsIDMap says why the ids of what lies in dir cannot be mapped by
+// mounts, or nil. With overlay it is about layers of an overlay.
+func SupportsIDMap(dir string, userns *os.File, overlay bool) error {
+	t, err := sys.CloneTree(dir, false)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	if err := sys.IDMapMount(t, userns, false); err != nil {
+		return err
+	}
+	if overlay && !sys.KernelAtLeast(5, 19) {
+		return errors.New("the kernel's overlayfs takes no idmapped layers; Linux 5.19 and later do")
 	}
 	return nil
 }

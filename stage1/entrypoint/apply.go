@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/rootpath"
 	"github.com/rkt-systemd/rkt/stage1/plan"
@@ -16,7 +17,28 @@ import (
 
 // apply writes the plan's files and makes its mounts. The mounts are made in
 // the mount namespace that stage0 gave the pod, so nothing of them outlives it.
-func apply(p *plan.Plan) error {
+func apply(p *plan.Plan, ids abi.IDRange) error {
+	if err := asRoot(ids, func() error { return writeFiles(p, ids) }); err != nil {
+		return err
+	}
+	if err := os.Symlink("nspawn", podfs.Flavor); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	for _, e := range p.Empty {
+		if err := emptyVolume(e); err != nil {
+			return fmt.Errorf("making the empty volume %q: %w", e.Name, err)
+		}
+	}
+	for _, m := range p.Mounts {
+		if err := mount(m, ids); err != nil {
+			return fmt.Errorf("mounting volume %q at %q in app %q: %w", m.Volume, m.Target, m.App, err)
+		}
+	}
+	return nil
+}
+
+// writeFiles makes the files and directories in the pod's root.
+func writeFiles(p *plan.Plan, ids abi.IDRange) error {
 	for _, f := range p.Files {
 		name := filepath.Join(podfs.Stage1Rootfs, f.Path)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
@@ -29,35 +51,22 @@ func apply(p *plan.Plan) error {
 	if err := os.MkdirAll(filepath.Join(podfs.Stage1Rootfs, podfs.StatusDir), 0o755); err != nil {
 		return err
 	}
-	if err := os.Symlink("nspawn", podfs.Flavor); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
 	for _, d := range p.Dirs {
-		if err := makeDir(d); err != nil {
+		if err := makeDir(d, ids); err != nil {
 			return fmt.Errorf("making the working directory %q of app %q: %w", d.Path, d.App, err)
-		}
-	}
-	for _, e := range p.Empty {
-		if err := emptyVolume(e); err != nil {
-			return fmt.Errorf("making the empty volume %q: %w", e.Name, err)
-		}
-	}
-	for _, m := range p.Mounts {
-		if err := mount(m); err != nil {
-			return fmt.Errorf("mounting volume %q at %q in app %q: %w", m.Volume, m.Target, m.App, err)
 		}
 	}
 	return nil
 }
 
 // makeDir makes a directory in an app's root.
-func makeDir(d plan.Dir) error {
+func makeDir(d plan.Dir, ids abi.IDRange) error {
 	root, err := rootpath.Open(podfs.AppRootfs(d.App))
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	dir, err := root.MkdirAll(d.Path, rootpath.Dir{Mode: 0o755})
+	dir, err := root.MkdirAll(d.Path, rootpath.Dir{Mode: 0o755, UID: ids.Shift, GID: ids.Shift})
 	if err != nil {
 		return err
 	}
@@ -84,7 +93,7 @@ func emptyVolume(e plan.EmptyVolume) error {
 // mount shows the source in the app. The source is cloned as a detached mount
 // first: what was looked at is what is mounted. The target is found by the
 // kernel inside the app's root, whatever links the image holds.
-func mount(m plan.Mount) error {
+func mount(m plan.Mount, ids abi.IDRange) error {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attr := uint(unix.AT_EMPTY_PATH)
 	if m.Recursive {
@@ -111,11 +120,14 @@ func mount(m plan.Mount) error {
 	}
 	defer root.Close()
 	var target *os.File
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		target, err = root.MkdirAll(m.Target, rootpath.Dir{})
-	} else {
-		target, err = fileTarget(root, m.Target)
-	}
+	err = asRoot(ids, func() (err error) {
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			target, err = root.MkdirAll(m.Target, rootpath.Dir{UID: ids.Shift, GID: ids.Shift})
+		} else {
+			target, err = fileTarget(root, m.Target, ids)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -124,12 +136,12 @@ func mount(m plan.Mount) error {
 }
 
 // fileTarget opens a file to mount another on, making it when it is missing.
-func fileTarget(root *rootpath.Root, name string) (*os.File, error) {
+func fileTarget(root *rootpath.Root, name string, ids abi.IDRange) (*os.File, error) {
 	f, err := root.OpenPath(name, false)
 	if !errors.Is(err, os.ErrNotExist) {
 		return f, err
 	}
-	parent, err := root.MkdirAll(filepath.Dir(strings.TrimRight(name, "/")), rootpath.Dir{})
+	parent, err := root.MkdirAll(filepath.Dir(strings.TrimRight(name, "/")), rootpath.Dir{UID: ids.Shift, GID: ids.Shift})
 	if err != nil {
 		return nil, err
 	}

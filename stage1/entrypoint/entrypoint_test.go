@@ -57,7 +57,7 @@ func TestLookup(t *testing.T) {
 		{"short", "0", plan.IDs{}, "is not in the image's"},
 		{"/none", "0", plan.IDs{}, `user "/none"`},
 	} {
-		got, err := lookup(root, c.user, c.group)
+		got, err := lookup(root, c.user, c.group, abi.IDRange{})
 		switch {
 		case c.err == "" && (err != nil || !reflect.DeepEqual(got, c.want)):
 			t.Errorf("lookup(%q, %q) = %+v, %v, want %+v", c.user, c.group, got, err, c.want)
@@ -83,7 +83,7 @@ func TestLookupHostile(t *testing.T) {
 		if err := spoil(root + "/etc"); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := lookup(root, "daemon", "0"); err == nil {
+		if got, err := lookup(root, "daemon", "0", abi.IDRange{}); err == nil {
 			t.Errorf("passwd is %s: %+v, want an error", name, got)
 		}
 	}
@@ -201,7 +201,7 @@ func TestScope(t *testing.T) {
 // TestRunRefuses what this flavour does not do yet, before it touches anything.
 func TestRunRefuses(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, f := range []string{"--interactive", "--private-users=1:2", "--mutable", "--mds-token=x", "--what"} {
+	for _, f := range []string{"--interactive", "--private-users=0:2", "--mutable", "--mds-token=x", "--what"} {
 		err := Run(t.Context(), Env{Log: quiet()}, []string{f, "6f1c2b3a-0d4e-4c5b-8a7f-1e2d3c4b5a69"})
 		if err == nil || !strings.Contains(err.Error(), strings.SplitN(f, "=", 2)[0]) {
 			t.Errorf("%s: %v", f, err)

@@ -61,12 +61,16 @@ func Run(ctx context.Context, env Env, args []string) error {
 	switch {
 	case r.Interactive:
 		return errors.New("--interactive is not supported yet by this stage1")
-	case r.PrivateUsers != "":
-		return errors.New("--private-users is not supported yet by this stage1")
 	case r.Mutable:
 		return errors.New("--mutable is not supported yet by this stage1")
 	case r.MDSToken != "":
 		return errors.New("--mds-token is not supported yet by this stage1")
+	}
+	var ids abi.IDRange
+	if r.PrivateUsers != "" {
+		if ids, err = abi.ParseIDRange(r.PrivateUsers); err != nil {
+			return fmt.Errorf("--private-users: %w", err)
+		}
 	}
 	lock, err := lockFD(env)
 	if err != nil {
@@ -78,13 +82,14 @@ func Run(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	in, err := load(env, r, dir)
+	in, err := load(env, r, ids)
 	if err != nil {
 		return err
 	}
 	if in.Facts, err = facts(env, r, dir); err != nil {
 		return err
 	}
+	in.Facts.IDs = ids
 	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
 	// What cannot be run at all shall not come near the network.
 	p, err := plan.Make(in)
@@ -106,7 +111,9 @@ func Run(ctx context.Context, env Env, args []string) error {
 		return fmt.Errorf("failed to setup network: %w", err)
 	}
 	if resolv != nil && r.ResolvMode == "default" && !in.Facts.ResolvConf {
-		err = os.WriteFile(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf), resolv, 0o644)
+		err = asRoot(ids, func() error {
+			return os.WriteFile(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf), resolv, 0o644)
+		})
 		in.Facts.ResolvConf = true
 		if err == nil {
 			p, err = plan.Make(in)
@@ -128,6 +135,11 @@ func connect(ctx context.Context, env Env, in plan.Input, ports []network.Port) 
 	for _, w := range res.Warnings {
 		env.Log.Warn(w)
 	}
+	if in.Facts.IDs.Count > 0 {
+		if err := openNetwork("/proc/sys/net", in.Facts.IDs); err != nil {
+			return nil, err
+		}
+	}
 	return res.ResolvConf, nil
 }
 
@@ -135,7 +147,7 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	for _, w := range p.Warnings {
 		env.Log.Warn(w)
 	}
-	if err := apply(p); err != nil {
+	if err := apply(p, in.Facts.IDs); err != nil {
 		return err
 	}
 	failpoint.Hit("stage1/applied")
@@ -193,7 +205,7 @@ func exists(path string) bool {
 }
 
 // load reads the manifests and looks up users.
-func load(env Env, r abi.Run, dir string) (plan.Input, error) {
+func load(env Env, r abi.Run, private abi.IDRange) (plan.Input, error) {
 	in := plan.Input{Run: r, Images: map[string]*schema.ImageManifest{}, IDs: map[string]plan.IDs{}}
 	b, err := os.ReadFile(podfs.PodManifest)
 	if err != nil {
@@ -232,7 +244,7 @@ func load(env Env, r abi.Run, dir string) (plan.Input, error) {
 		if user != "" {
 			ids, err = dockerLookup(podfs.AppRootfs(name), user)
 		} else {
-			ids, err = lookup(podfs.AppRootfs(name), app.User, app.Group)
+			ids, err = lookup(podfs.AppRootfs(name), app.User, app.Group, private)
 		}
 		if err != nil {
 			return in, fmt.Errorf("app %q: %w", name, err)

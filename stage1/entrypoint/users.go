@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/rootpath"
 	"github.com/rkt-systemd/rkt/stage1/plan"
 )
@@ -18,22 +19,23 @@ import (
 const maxUserDB = 1 << 20
 
 // lookup resolves the user and group of an app in its root: "root", a number,
-// the owner of a file (a path), or a name.
-func lookup(dir, user, group string) (plan.IDs, error) {
+// the owner of a file (a path), or a name. Files belong to the pod's private
+// users, which the app knows by other numbers.
+func lookup(dir, user, group string, private abi.IDRange) (plan.IDs, error) {
 	root, err := rootpath.Open(dir)
 	if err != nil {
 		return plan.IDs{}, err
 	}
 	defer root.Close()
-	uid, err := resolve(root, user, "user", "/etc/passwd")
+	uid, err := resolve(root, user, "user", "/etc/passwd", private)
 	if err != nil {
 		return plan.IDs{}, err
 	}
-	gid, err := resolve(root, group, "group", "/etc/group")
+	gid, err := resolve(root, group, "group", "/etc/group", private)
 	return plan.IDs{UID: uid, GID: gid}, err
 }
 
-func resolve(root *rootpath.Root, name, kind, file string) (uint32, error) {
+func resolve(root *rootpath.Root, name, kind, file string, private abi.IDRange) (uint32, error) {
 	switch {
 	case name == "":
 		return 0, fmt.Errorf("the %s is not set", kind)
@@ -44,10 +46,15 @@ func resolve(root *rootpath.Root, name, kind, file string) (uint32, error) {
 		if err != nil {
 			return 0, fmt.Errorf("%s %q: %w", kind, name, err)
 		}
+		owner := st.UID
 		if kind == "group" {
-			return st.GID, nil
+			owner = st.GID
 		}
-		return st.UID, nil
+		inside, ok := private.Inside(owner)
+		if !ok {
+			return 0, fmt.Errorf("%s %q: the file's is outside of the pod's private users, which are 0 to %d", kind, name, private.Count-1)
+		}
+		return inside, nil
 	}
 	if strings.Trim(name, "0123456789") == "" {
 		n, err := strconv.ParseUint(name, 10, 32)

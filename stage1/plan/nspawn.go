@@ -20,6 +20,13 @@ func (p *Plan) nspawn(in Input) {
 	if f.InUnit {
 		args = append(args, "--keep-unit")
 	}
+	if f.IDs.Count > 0 {
+		args = append(args, "--private-users="+f.IDs.String(),
+			// all mounts of the pod show its ids already
+			"--private-users-ownership=off",
+			// what nspawn (252) makes for a bind mount to lie in belongs to the host's root, and PID 1 could not write there
+			"--tmpfs=/run/systemd")
+	}
 	if !f.Register {
 		args = append(args, "--register=no", "--keep-unit")
 	}
@@ -31,14 +38,20 @@ func (p *Plan) nspawn(in Input) {
 		"--bind-ro=+/rkt-stage2:/rkt-stage2",
 		// read-only: sockets can be connected to, but the pod's root cannot remove them
 		"--bind-ro=/run/systemd/journal")
+	bind := func(arg, target string) {
+		args = append(args, "--bind-ro="+arg)
+		if f.IDs.Count > 0 {
+			p.file(target[1:], 0o644, nil) // to be mounted on: nspawn cannot make it where ids are mapped
+		}
+	}
 	if f.LdSoCache {
-		args = append(args, "--bind-ro=/etc/ld.so.cache")
+		bind("/etc/ld.so.cache", "/etc/ld.so.cache")
 	}
 	if in.Run.HostsMode == "host" {
-		args = append(args, "--bind-ro=/etc/hosts:"+HostHosts)
+		bind("/etc/hosts:"+HostHosts, HostHosts)
 	}
 	if in.Run.ResolvMode == "host" {
-		args = append(args, "--bind-ro=/etc/resolv.conf:"+HostResolvConf)
+		bind("/etc/resolv.conf:"+HostResolvConf, HostResolvConf)
 	}
 	level := "warning"
 	if in.Run.Debug {

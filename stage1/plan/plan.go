@@ -53,6 +53,9 @@ type Facts struct {
 	ResolvConf, Hosts bool
 	// LdSoCache says that the host has /etc/ld.so.cache.
 	LdSoCache bool
+	// IDs are the ids that the pod has of the host; the zero value without a user
+	// namespace. What is written into the pod's root belongs to IDs.Shift and up.
+	IDs abi.IDRange
 }
 
 // Plan is the outcome.
@@ -86,7 +89,7 @@ type Mount struct {
 type EmptyVolume struct {
 	Name     string
 	Mode     uint32
-	UID, GID int
+	UID, GID int // of the host
 }
 
 // Make makes the plan.
@@ -180,6 +183,9 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	if app.SupplementaryGIDs == nil {
 		s.Groups = append(s.Groups, ids.Groups...)
 	}
+	if err := checkIDs(in.Facts.IDs, &s); err != nil {
+		return err
+	}
 	if appc.Converted(img) {
 		s.Out = path.Join(OutDir, name)
 		p.Dirs = append(p.Dirs, Dir{App: name, Path: s.Dir})
@@ -217,6 +223,26 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	// The contract's copy of the environment, for other programs that enter.
 	p.file(path.Join(podfs.EnvDir, name), 0o600, []byte(strings.Join(s.Env, "\n")+"\n"))
 	return p.unit(ra, img, &s, limits)
+}
+
+// checkIDs refuses users and groups that a pod with private users has not got.
+func checkIDs(r abi.IDRange, s *launch.Spec) error {
+	check := func(what string, id uint32) error {
+		if _, ok := r.Outside(id); !ok {
+			return fmt.Errorf("the %s %d is outside of the pod's private users, which are 0 to %d; run it as another, or without private users",
+				what, id, r.Count-1)
+		}
+		return nil
+	}
+	if err := check("user", s.UID); err != nil {
+		return err
+	}
+	for _, g := range append([]uint32{s.GID}, s.Groups...) {
+		if err := check("group", g); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // OutDir holds the FIFOs of launch.Spec.Out in the pod's root; a socket unit

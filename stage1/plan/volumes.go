@@ -102,12 +102,21 @@ func (p *Plan) mount(in Input, s *launch.Spec, v *types.Volume, target string, m
 			}
 			e.Mode = uint32(n)
 		}
-		if v.UID != nil {
-			e.UID = *v.UID
+		ids := [2]int{}
+		for i, id := range []*int{v.UID, v.GID} {
+			if id == nil {
+				id = new(int)
+			}
+			if *id < 0 || int64(*id) >= 1<<32-1 {
+				return fmt.Errorf("volume %q: %d is no user or group id", v.Name, *id)
+			}
+			out, ok := in.Facts.IDs.Outside(uint32(*id))
+			if !ok {
+				return fmt.Errorf("volume %q: its owner %d is outside of the pod's private users, which are 0 to %d", v.Name, *id, in.Facts.IDs.Count-1)
+			}
+			ids[i] = int(out)
 		}
-		if v.GID != nil {
-			e.GID = *v.GID
-		}
+		e.UID, e.GID = ids[0], ids[1]
 		m.Source = path.Join(in.Facts.PodDir, podfs.SharedVolumes, e.Name)
 		p.Empty = append(p.Empty, e)
 	default:

@@ -199,6 +199,11 @@ case_prepare_unrendered() {
   killed "$1" rkt prepare --quiet $IMG --exec /bin/true
   next rkt prepare $IMG --exec /bin/true
 }
+case_prepare_private() {
+  started
+  killed "$1" rkt prepare --private-users "$IMG"
+  next rkt prepare --private-users "$IMG"
+}
 case_prepare_copy() { started; killed "$1" rkt prepare --no-overlay $IMG --exec /bin/true; next rkt prepare --no-overlay $IMG --exec /bin/true; }
 case_run() { started; killed "$1" rkt run --net=none $IMG --exec /bin/true; next rkt run --net=none $IMG --exec /bin/true; }
 case_run_copy() { started; killed "$1" rkt run --no-overlay --net=none $IMG --exec /bin/true; next rkt run --no-overlay --net=none $IMG --exec /bin/true; }

@@ -62,6 +62,7 @@ var cases = map[string][]string{
 	"pod/run":                {"unit", "run", "run_prepared"},
 	"pod/synced":             {"prepare", "prepare_copy"},
 	"prepare/copied":         {"prepare_copy", "unit_copy", "run_layered_copy"},
+	"prepare/id-range":       {"unit", "prepare_private"},
 	"prepare/manifest":       {"unit", "prepare"},
 	"prepare/mounted":        {"unit", "run_prepared"},
 	"prepare/mounted-stage1": {"unit", "run"},
