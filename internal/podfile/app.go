@@ -5,11 +5,13 @@ import (
 	"strings"
 
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
+	"github.com/rkt-systemd/rkt/internal/stdio"
 )
 
 var (
 	appKeys = []string{"name", "image", "app", "readOnlyRootFS", "mounts", "annotations", "systemd",
-		"exec", "args", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "isolators"}
+		"exec", "args", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "isolators",
+		"stdin", "stdout", "stderr"}
 	imageKeys   = []string{"name", "id", "labels"}
 	mountKeys   = []string{"volume", "path", "appVolume"}
 	sectionKeys = []string{"exec", "eventHandlers", "user", "group", "supplementaryGIDs", "workingDirectory",
@@ -85,6 +87,12 @@ func (p *parser) app(v *jsonpos.Value, path string) App {
 			o.Environment = p.nameValues(m.Value, at, checkEnvName)
 		case "isolators":
 			o.Isolators = p.isolators(m.Value, at)
+		case "stdin":
+			app.Stdio.In = p.stream(m.Value, at, m.Key)
+		case "stdout":
+			app.Stdio.Out = p.stream(m.Value, at, m.Key)
+		case "stderr":
+			app.Stdio.Err = p.stream(m.Value, at, m.Key)
 		default:
 			p.unknown(m, path, appKeys)
 		}
@@ -96,6 +104,19 @@ func (p *parser) app(v *jsonpos.Value, path string) App {
 		app.Name = deriveName(app.Image)
 	}
 	return app
+}
+
+// stream returns the mode of a standard stream.
+func (p *parser) stream(v *jsonpos.Value, path, name string) string {
+	s, ok := p.word(v, path)
+	if !ok {
+		return ""
+	}
+	if msg := stdio.Check(name, s); msg != "" {
+		p.errorf(v, path, msg)
+		return ""
+	}
+	return s
 }
 
 func deriveName(img Image) string {

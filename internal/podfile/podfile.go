@@ -10,14 +10,15 @@
 // handed on as raw JSON.
 //
 // The generator links this package at every boot: it imports neither
-// encoding/json nor appc/spec, only the standard library's leaves, jsonpos and
-// unitfile. docs/pod-file.md describes the format for its users.
+// encoding/json nor appc/spec, only the standard library's leaves, jsonpos, stdio
+// and unitfile. docs/pod-file.md describes the format for its users.
 package podfile
 
 import (
 	"strconv"
 
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
+	"github.com/rkt-systemd/rkt/internal/stdio"
 )
 
 // Raw is a piece of JSON handed on as it is. It is a json.Marshaler and
@@ -86,6 +87,8 @@ type App struct {
 	ReadOnlyRootFS bool
 	Mounts         []Mount
 	Annotations    []NameValue
+	// Stdio are modes of the standard streams, "" for the default.
+	Stdio stdio.Modes
 	// Order tells how the app's unit relates to other apps of the pod.
 	Order Order
 }

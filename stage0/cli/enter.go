@@ -3,9 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -85,23 +82,8 @@ func (a *app) enter(ctx context.Context, o enterOptions, arg string, command []s
 		return err
 	}
 	defer d.Close()
-	m, err := d.Manifest()
-	if err != nil {
+	if o.app, err = appOf(d, o.app); err != nil {
 		return err
-	}
-	var apps []string
-	for i := range m.Apps {
-		apps = append(apps, m.Apps[i].Name.String())
-	}
-	switch {
-	case len(apps) == 0:
-		return fmt.Errorf("pod %s has no apps", d.UUID)
-	case o.app == "" && len(apps) == 1:
-		o.app = apps[0]
-	case o.app == "":
-		return fmt.Errorf("pod %s has several apps: %s; choose one with --app", d.UUID, strings.Join(apps, ", "))
-	case !slices.Contains(apps, o.app):
-		return fmt.Errorf("pod %s has no app %q; it has: %s", d.UUID, o.app, strings.Join(apps, ", "))
 	}
 	e := abi.Enter{App: o.app, User: o.user, Cwd: o.cwd, Cmd: command}
 	if len(command) == 0 {

@@ -10,6 +10,8 @@ import (
 	"github.com/appc/spec/schema/types"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/rkt-systemd/rkt/internal/stdio"
 )
 
 // appArgs are an image on the command line and what follows it.
@@ -69,6 +71,19 @@ func appFlags() []appFlag {
 			return nil
 		}
 	}
+	stream := func(name string) appFlag {
+		modes := "log, null, stream or tty"
+		if name == "stdin" {
+			modes = "null, stream or tty"
+		}
+		return appFlag{name, "MODE", name + " of the app: " + modes + "; see rkt help attach", func(a *appArgs, v string) error {
+			if msg := stdio.Check(name, v); msg != "" {
+				return errors.New(msg)
+			}
+			a.annotations = append(a.annotations, [2]string{stdio.Annotation(name), v})
+			return nil
+		}, false}
+	}
 	return []appFlag{
 		{"name", "NAME", "name of the app", str(func(a *appArgs) *string { return &a.name }), false},
 		{"exec", "PATH", "program to run instead of the image's", str(func(a *appArgs) *string { return &a.exec }), false},
@@ -110,6 +125,7 @@ func appFlags() []appFlag {
 		{"oom-score-adj", "N", "-1000 to 1000", num(func(a *appArgs) *int { return &a.oomScore }), false},
 		{"caps-retain", "CAP,…", "capabilities to keep, all others are dropped", caps(func(a *appArgs) *[]string { return &a.capsRetain }), false},
 		{"caps-remove", "CAP,…", "capabilities to drop from the default set", caps(func(a *appArgs) *[]string { return &a.capsRemove }), false},
+		stream("stdin"), stream("stdout"), stream("stderr"),
 	}
 }
 
@@ -211,6 +227,21 @@ func parseImages(cmd *cobra.Command, args []string, own []appFlag, dashAllowed b
 		a.mounts = append(a.mounts, g.all.mounts...)
 	}
 	return g, nil
+}
+
+// interactive checks that the images can be run with --interactive.
+func (g *grammar) interactive() error {
+	if len(g.apps) > 1 {
+		return fmt.Errorf("--interactive takes one image, not %d", len(g.apps))
+	}
+	for _, a := range g.apps {
+		for _, s := range stdio.Streams() {
+			if a.set[s] {
+				return fmt.Errorf("--interactive and --%s exclude each other", s)
+			}
+		}
+	}
+	return nil
 }
 
 func (g *grammar) dash(rest []string, allowed bool) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -255,6 +256,29 @@ func (a *app) stop(ctx context.Context, arg string, force bool) error {
 	}
 	fmt.Fprintf(a.Stdout, "%q\n", d.UUID)
 	return nil
+}
+
+// appOf checks the name of an app, or finds it in a pod that has only one.
+func appOf(d *pod.Pod, name string) (string, error) {
+	m, err := d.Manifest()
+	if err != nil {
+		return "", err
+	}
+	var apps []string
+	for i := range m.Apps {
+		apps = append(apps, m.Apps[i].Name.String())
+	}
+	switch {
+	case name == "" && len(apps) == 1:
+		return apps[0], nil
+	case name == "" && len(apps) == 0:
+		return "", fmt.Errorf("pod %s has no apps", d.UUID)
+	case name == "":
+		return "", fmt.Errorf("pod %s has several apps: %s; choose one with --app", d.UUID, strings.Join(apps, ", "))
+	case !slices.Contains(apps, name):
+		return "", fmt.Errorf("pod %s has no app %q; it has: %s", d.UUID, name, strings.Join(apps, ", "))
+	}
+	return name, nil
 }
 
 // waitPID waits for the first process of a pod that is starting, as the

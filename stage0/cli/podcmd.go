@@ -16,6 +16,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/podunit"
+	"github.com/rkt-systemd/rkt/internal/stdio"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
@@ -486,6 +487,11 @@ func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
 	}
 	for _, n := range ap.Annotations {
 		s.Annotations = append(s.Annotations, [2]string{n.Name, n.Value})
+	}
+	for stream, mode := range map[string]string{"stdin": ap.Stdio.In, "stdout": ap.Stdio.Out, "stderr": ap.Stdio.Err} {
+		if mode != "" {
+			s.Annotations = append(s.Annotations, [2]string{stdio.Annotation(stream), mode})
+		}
 	}
 	for key, apps := range map[string][]string{abi.AnnotationAfter: ap.Order.After, abi.AnnotationBefore: ap.Order.Before,
 		abi.AnnotationRequires: ap.Order.Requires, abi.AnnotationWants: ap.Order.Wants, abi.AnnotationBindsTo: ap.Order.BindsTo,

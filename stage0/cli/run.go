@@ -25,8 +25,9 @@ import (
 
 // startOptions are those of running a prepared pod.
 type startOptions struct {
-	net      []string
-	hostname string
+	net         []string
+	hostname    string
+	interactive bool
 }
 
 func (o *startOptions) flags(cmd *cobra.Command) {
@@ -34,6 +35,7 @@ func (o *startOptions) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&o.net, "net", nil, "networks to join: `NAME[:ARGS],…`, or default, default-restricted, host, none, all")
 	f.Lookup("net").NoOptDefVal = "default"
 	f.StringVar(&o.hostname, "hostname", "", "host `name` of the pod (default rkt-UUID)")
+	f.BoolVar(&o.interactive, "interactive", false, "run the pod's one app on this terminal")
 }
 
 // podOptions are those of preparing a pod.
@@ -105,6 +107,9 @@ func (a *app) runCmd() *cobra.Command {
 		Use:   "run [FLAGS] IMAGE [APP FLAGS] [-- ARG… [---]] [IMAGE …]",
 		Short: "Run image(s) in a pod in the foreground",
 		Long: `Run image(s) in a pod. rkt becomes the pod: it ends when the pod does, with the pod's exit status.
+With --interactive the pod's one app is on this terminal, and its output is not in the journal; ^] three times within a second kills the pod.
+Without a terminal the app gets the standard streams of rkt itself: echo x | rkt run --interactive IMAGE --exec /bin/cat.
+
 Started by systemd as a service's main process, the pod is that service; otherwise machined gives it a scope.`,
 	}
 	po.flags(cmd, true)
@@ -243,6 +248,11 @@ func (a *app) request(cmd *cobra.Command, g *grammar, po *podOptions, so *startO
 			if n == "none" || n == "host" {
 				return nil, fmt.Errorf("--port flag does not work with '%s' networking", n)
 			}
+		}
+	}
+	if so != nil && so.interactive {
+		if err := g.interactive(); err != nil {
+			return nil, err
 		}
 	}
 	policy, err := pullPolicy(po.policy, po.storeOnly, po.noStore)
@@ -412,10 +422,13 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 	if err != nil {
 		return errors.Join(err, h.Close())
 	}
+	if so.interactive && len(m.Apps) != 1 {
+		return errors.Join(fmt.Errorf("--interactive needs a pod of one app, and this one has %d", len(m.Apps)), h.Close())
+	}
 	if err := h.ToRun(); err != nil {
 		return errors.Join(err, h.Close())
 	}
-	if _, inUnit := a.unitUUID(); !inUnit {
+	if _, inUnit := a.unitUUID(); !inUnit && !so.interactive {
 		if err := a.follow(h.UUID); err != nil {
 			a.log.Warnf("the apps' output is only in the journal: %v", err)
 		}
@@ -424,7 +437,7 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 		return errors.Join(err, h.Close())
 	}
 	failpoint.Hit("run/mounted")
-	run := abi.Run{Debug: a.debug, Net: splitNet(so.net), LocalConfig: a.localConfig, Hostname: so.hostname,
+	run := abi.Run{Debug: a.debug, Net: splitNet(so.net), LocalConfig: a.localConfig, Hostname: so.hostname, Interactive: so.interactive,
 		DisableCaps: insecure.Has(image.InsecureCapabilities), DisablePaths: insecure.Has(image.InsecurePaths),
 		DisableSeccomp: insecure.Has(image.InsecureSeccomp), UUID: h.UUID}
 	ids, err := idrange.Of(h.Dir())

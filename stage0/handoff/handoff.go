@@ -103,6 +103,36 @@ func Enter(dir, tree string, m *schema.ImageManifest, e abi.Enter, environ []str
 	return sys.Exec(prog, append([]string{prog}, args...), environ)
 }
 
+// Attach becomes the attach entrypoint: one of those that cross into the pod,
+// with the caller's standard streams and an environment that says how to enter.
+func Attach(dir, tree string, m *schema.ImageManifest, pid int, a abi.Attach, path string) error {
+	prog, err := entrypoint(m, abi.AnnotationAttach, tree)
+	if err != nil {
+		return err
+	}
+	env, err := crossing(tree, m, pid, path)
+	if err != nil {
+		return err
+	}
+	if err := sys.Chdir(dir); err != nil {
+		return err
+	}
+	return sys.Exec(prog, append([]string{prog}, a.Args()...), env)
+}
+
+// crossing is the whole environment of an entrypoint that works inside the
+// pod whose first process is pid. path is the caller's search path.
+func crossing(tree string, m *schema.ImageManifest, pid int, path string) ([]string, error) {
+	enter, err := entrypoint(m, abi.AnnotationEnter, tree)
+	if err != nil {
+		return nil, err
+	}
+	if path == "" {
+		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	return []string{abi.EnvEnterCmd + "=" + enter, abi.EnvEnterPID + "=" + strconv.Itoa(pid), "PATH=" + path}, nil
+}
+
 // GC runs the gc entrypoint out of the rendered tree.
 func GC(ctx context.Context, dir, tree string, m *schema.ImageManifest, g abi.GC) error {
 	version, err := Version(m)

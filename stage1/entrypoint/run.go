@@ -59,12 +59,15 @@ func Run(ctx context.Context, env Env, args []string) error {
 		journal.SetField(env.Log, journal.KeyPodName, strings.TrimSpace(string(b)))
 	}
 	switch {
-	case r.Interactive:
-		return errors.New("--interactive is not supported yet by this stage1")
 	case r.Mutable:
 		return errors.New("--mutable is not supported yet by this stage1")
 	case r.MDSToken != "":
 		return errors.New("--mds-token is not supported yet by this stage1")
+	}
+	if r.Interactive {
+		if err := checkStreams(); err != nil {
+			return err
+		}
 	}
 	var ids abi.IDRange
 	if r.PrivateUsers != "" {
@@ -260,6 +263,7 @@ func facts(env Env, r abi.Run, dir string) (plan.Facts, error) {
 	if b, err := os.ReadFile(podfs.MachineName); err == nil {
 		f.Machine = strings.TrimSpace(string(b))
 	}
+	f.Terminal = isTerminal(0) && isTerminal(1)
 	f.InUnit = env.get("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())
 	f.Declared = f.InUnit && exists(podfs.DeclaredName)
 	var err error

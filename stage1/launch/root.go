@@ -45,7 +45,7 @@ func enterRoot(s *Spec) error {
 	}
 	defer unix.Close(r.fd)
 	for _, step := range []func() error{
-		func() error { return r.dev(s.DevVolumes, s.Out) },
+		func() error { return r.dev(s) },
 		func() error { return r.bindTree("/proc", "proc") },
 		func() error {
 			if s.OwnSys {
@@ -174,7 +174,7 @@ func (r *root) bindTree(source, name string) error {
 
 // dev makes /dev: a tmpfs with the pod's nodes one by one, its pts and shm.
 // Volumes that lie below /dev are carried over.
-func (r *root) dev(volumes []string, out string) error {
+func (r *root) dev(s *Spec) error {
 	t, err := r.dir("dev", 0o755)
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (r *root) dev(volumes []string, out string) error {
 		dir  bool
 	}
 	var keep []kept
-	for _, v := range volumes {
+	for _, v := range s.DevVolumes {
 		name := strings.TrimPrefix(path.Clean(v), "/")
 		fd, err := r.plain(name, unix.O_PATH)
 		if err != nil {
@@ -236,13 +236,10 @@ func (r *root) dev(volumes []string, out string) error {
 			return fmt.Errorf("making /dev/%s in the app: %w", n, err)
 		}
 	}
-	links := [][2]string{{"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}}
-	if out != "" {
-		links = nil
-		for _, n := range []string{"stdout", "stderr"} {
-			if err := bindAt(d, n, out); err != nil {
-				return fmt.Errorf("making /dev/%s in the app: %w", n, err)
-			}
+	binds, links := s.outByPath()
+	for _, n := range binds {
+		if err := bindAt(d, n, s.Out); err != nil {
+			return fmt.Errorf("making /dev/%s in the app: %w", n, err)
 		}
 	}
 	for _, l := range append(links, [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"pts/ptmx", "ptmx"}, {"/run/systemd/journal/dev-log", "log"}, {"/proc/kcore", "core"}}...) {

@@ -47,6 +47,12 @@ type Spec struct {
 	// "" for links to the process's own descriptors. Only the app itself and its
 	// handlers get it: others have a terminal or pipes there.
 	Out string `json:"out,omitempty"`
+	// Stdin, Stdout and Stderr are modes (package stdio) of the main process, "" for
+	// the default. Console says where stdio.Interactive comes from.
+	Stdin   string `json:"stdin,omitempty"`
+	Stdout  string `json:"stdout,omitempty"`
+	Stderr  string `json:"stderr,omitempty"`
+	Console string `json:"console,omitempty"`
 	// Notify says that the app itself tells systemd when it is ready.
 	Notify bool `json:"notify,omitempty"`
 	// Binds are single files of the pod shown in the app.

@@ -53,9 +53,19 @@ func (p *Plan) nspawn(in Input) {
 	if in.Run.ResolvMode == "host" {
 		bind("/etc/resolv.conf:"+HostResolvConf, HostResolvConf)
 	}
+	init := "init"
+	if c := p.console(); c != "" {
+		args = append(args, "--console="+c)
+		if c == "pipe" {
+			init = "initpipe"
+		}
+	}
 	level := "warning"
-	if in.Run.Debug {
+	switch {
+	case in.Run.Debug:
 		level = "debug"
+	case in.Run.Interactive:
+		level = "err" // the terminal is the app's: that it failed shows in rkt's exit status
 	}
 	args = append(args,
 		// only our units, no generators: see ARCHITECTURE.md
@@ -65,7 +75,7 @@ func (p *Plan) nspawn(in Input) {
 	if in.Run.DisableSeccomp {
 		filter = "-"
 	}
-	p.Args = append(args, "/rkt-stage2", "init", filter, "/usr/lib/systemd/systemd", "--unit=default.target", "--show-status=false")
+	p.Args = append(args, "/rkt-stage2", init, filter, "/usr/lib/systemd/systemd", "--unit=default.target", "--show-status=false")
 	p.Env = []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_CONTAINER_SERVICE=rkt", "SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		"SYSTEMD_NSPAWN_CHECK_OS_RELEASE=0",
 		// our filter takes the place of the one nspawn would compile

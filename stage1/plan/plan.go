@@ -49,6 +49,8 @@ type Facts struct {
 	LogUnit string
 	// Register says that machined is there.
 	Register bool
+	// Terminal says that standard input and output are one.
+	Terminal bool
 	// ResolvConf says that resolv.conf was generated in the stage1 root; Hosts likewise.
 	ResolvConf, Hosts bool
 	// LdSoCache says that the host has /etc/ld.so.cache.
@@ -211,6 +213,9 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 		return err
 	}
 	if err := p.volumes(in, ra, app, &s); err != nil {
+		return err
+	}
+	if err := p.streams(in, ra, &s); err != nil {
 		return err
 	}
 	nameFiles(&s, in)

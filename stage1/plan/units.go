@@ -71,10 +71,7 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 	// An app's own start may take as long as it likes; the host unit has the limit.
 	u.Add("Service", "TimeoutStartSec", "infinity")
 	u.Add("Service", "SyslogIdentifier", s.Name)
-	u.Add("Service", "StandardInput", "null")
-	// for what goes wrong before the launcher has connected to the journal itself
-	u.Add("Service", "StandardOutput", "journal")
-	u.Add("Service", "StandardError", "journal")
+	streamUnits(u, s)
 	for _, l := range limits {
 		u.Add("Service", l.key, l.value)
 	}

@@ -47,7 +47,7 @@ type entry struct {
 
 func run(out, version, stage1, stage2, arch string) error {
 	tree := map[string]entry{}
-	for _, d := range []string{"", "dev", "etc", "ex", "opt", "opt/stage2", "proc", "rkt", "rkt/apps", "rkt/env", "rkt/filters", "rkt/status",
+	for _, d := range []string{"", "dev", "etc", "ex", "opt", "opt/stage2", "proc", "rkt", "rkt/apps", "rkt/env", "rkt/filters", "rkt/iottymux", "rkt/status",
 		"rkt/volumes", "root", "run", "sys", "usr", "var", "var/lib", "var/log"} {
 		tree[d] = entry{mode: 0o755, isDir: true}
 	}
@@ -67,7 +67,7 @@ func run(out, version, stage1, stage2, arch string) error {
 		}
 		tree[name] = entry{mode: 0o755, data: b}
 	}
-	for _, n := range []string{"run", "enter", "gc", "stop"} {
+	for _, n := range []string{"run", "enter", "gc", "stop", "attach"} {
 		tree["ex/"+n] = entry{link: "../init", isLink: true}
 	}
 	for name, p := range map[string]filtergen.Policy{"pod": filtergen.Pod(), "app": filtergen.App()} {
@@ -113,7 +113,7 @@ func manifest(version, arch string) ([]byte, error) {
 	}{"ImageManifest", "0.8.11", buildinfo.Stage1Name,
 		[]pair{{"version", version}, {"os", "linux"}, {"arch", appc.ToAppcArch(arch, "7")}},
 		[]pair{{abi.AnnotationRun, "/ex/run"}, {abi.AnnotationEnter, "/ex/enter"}, {abi.AnnotationGC, "/ex/gc"},
-			{abi.AnnotationStop, "/ex/stop"}, {abi.AnnotationVer, fmt.Sprint(abi.Version)}}}
+			{abi.AnnotationStop, "/ex/stop"}, {abi.AnnotationAttach, "/ex/attach"}, {abi.AnnotationVer, fmt.Sprint(abi.Version)}}}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
 // Command rkt-stage1 is the nspawn flavour's side of the contract on the host:
-// the stage1 image has it under the names run, enter, gc and stop.
+// the stage1 image has it under the names run, enter, gc, stop and attach.
 package main
 
 import (
@@ -35,6 +35,8 @@ func main() {
 		err = entrypoint.Enter(env, os.Args[1:])
 	case "gc":
 		err = entrypoint.GC(ctx, env, os.Args[1:])
+	case "attach":
+		err = entrypoint.Attach(ctx, env, os.Args[1:])
 	case "stop":
 		err = entrypoint.Stop(os.Args[1:])
 	default:

@@ -25,7 +25,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, errors.New("usage: rkt-stage2 init|app|handler|hold|exited|enter|shell|out …"))
+		fail(2, errors.New("usage: rkt-stage2 init|initpipe|console|app|handler|hold|exited|enter|shell|out|iomux|ttymux …"))
 	}
 	var err error
 	args := os.Args[2:]
@@ -46,6 +46,14 @@ func main() {
 		err = shell(args)
 	case "out":
 		err = out(args)
+	case "iomux":
+		err = iomux(args)
+	case "ttymux":
+		err = ttymux(args)
+	case "initpipe":
+		err = initPipe(args)
+	case "console":
+		err = console(args)
 	default:
 		err = fmt.Errorf("unknown verb %q", os.Args[1])
 	}
@@ -93,7 +101,7 @@ func runApp(args []string) error {
 	if err := openJournal(s); err != nil {
 		return err
 	}
-	return launch.Exec(s, launch.Command{Kind: launch.Main, Argv: s.Exec})
+	return becomeApp(s, launch.Command{Kind: launch.Main, Argv: s.Exec})
 }
 
 func runHandler(args []string) error {

@@ -1,0 +1,84 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/appc/spec/schema"
+
+	"github.com/rkt-systemd/rkt/internal/stdio"
+	"github.com/rkt-systemd/rkt/internal/unitfile"
+	"github.com/rkt-systemd/rkt/stage1/launch"
+)
+
+// streams sets where an app's standard streams go.
+func (p *Plan) streams(in Input, ra *schema.RuntimeApp, s *launch.Spec) error {
+	m, msg := stdio.Parse(ra.Annotations.Get)
+	if msg != "" {
+		return errors.New(msg)
+	}
+	if in.Run.Interactive {
+		if len(in.Pod.Apps) != 1 {
+			return fmt.Errorf("only a pod of one app can be interactive, and this one has %d", len(in.Pod.Apps))
+		}
+		m = stdio.Modes{In: stdio.Interactive, Out: stdio.Interactive, Err: stdio.Interactive}
+		s.Console = launch.ConsolePipe
+		if in.Facts.Terminal {
+			s.Console = launch.ConsoleTTY
+		}
+	}
+	d := stdio.Default()
+	for _, f := range []struct {
+		to         *string
+		mode, unit string
+	}{{&s.Stdin, m.In, d.In}, {&s.Stdout, m.Out, d.Out}, {&s.Stderr, m.Err, d.Err}} {
+		if f.mode != f.unit {
+			*f.to = f.mode
+		}
+	}
+	if m.Out != stdio.Log && m.Err != stdio.Log {
+		s.Out = "" // nobody writes to the journal
+	}
+	if len(m.Endpoints()) > 0 {
+		p.file(path.Join(strings.TrimPrefix(stdio.Dir(s.Name), "/"), stdio.EndpointsFile), 0o644, m.Targets(s.Name))
+	}
+	return nil
+}
+
+// streamUnits adds to an app's unit what its streams need.
+func streamUnits(u *unitfile.File, s *launch.Spec) {
+	m := s.Modes()
+	for _, mux := range []struct{ mode, unit string }{{stdio.Stream, "iomux@"}, {stdio.TTY, "ttymux@"}} {
+		if m.Has(mux.mode) {
+			u.Add("Unit", "Requires", mux.unit+s.Name+".service")
+			u.Add("Unit", "After", mux.unit+s.Name+".service")
+		}
+	}
+	if s.Console == launch.ConsoleTTY {
+		u.Add("Service", "StandardInput", "tty")
+		u.Add("Service", "StandardOutput", "tty")
+		u.Add("Service", "StandardError", "tty")
+		u.Add("Service", "TTYPath", "/dev/console")
+		return
+	}
+	u.Add("Service", "StandardInput", "null")
+	// for what goes wrong before the launcher has connected to the journal itself
+	u.Add("Service", "StandardOutput", "journal")
+	u.Add("Service", "StandardError", "journal")
+}
+
+// console is how systemd-nspawn treats its own standard streams: those of an
+// app that is interactive are the caller's. "" is nspawn's choice.
+func (p *Plan) console() string {
+	for _, s := range p.Apps {
+		switch s.Console {
+		case launch.ConsoleTTY:
+			return "interactive"
+		case launch.ConsolePipe:
+			return "pipe"
+		}
+	}
+	return ""
+}
