@@ -3,15 +3,16 @@ package podfile
 import (
 	"strings"
 
+	"github.com/rkt-systemd/rkt/internal/hostsfile"
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 )
 
-var rktKeys = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay"}
+var rktKeys = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay", "dns", "dnsSearch", "dnsOptions", "dnsDomain", "hostsEntries", "ipc"}
 
 // laterKeys are options of `rkt run` that a pod file cannot have yet. They are
 // errors, not warnings: a pod must not run without what its file asks for.
-const laterKeys = " dns dnsSearch dnsOpt dnsOptions dnsDomain hostsEntries privateUsers journal credentials " +
-	"environmentFiles environment profile ipc mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
+const laterKeys = " privateUsers journal credentials " +
+	"environmentFiles environment profile mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
 
 const insecureOptions = " none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all "
 
@@ -50,6 +51,18 @@ func (p *parser) rkt(v *jsonpos.Value) {
 					o.InsecureOptions = append(o.InsecureOptions, part)
 				}
 			}
+		case "dns":
+			o.DNS, _ = p.oneOrMore(m.Value, at)
+		case "dnsSearch":
+			o.DNSSearch, _ = p.oneOrMore(m.Value, at)
+		case "dnsOptions", "dnsOpt":
+			o.DNSOptions, _ = p.oneOrMore(m.Value, at)
+		case "dnsDomain":
+			o.DNSDomain, _ = p.word(m.Value, at)
+		case "hostsEntries":
+			o.HostsEntries, _ = p.oneOrMore(m.Value, at)
+		case "ipc":
+			o.IPC = p.oneOf(m.Value, at, " auto private parent ")
 		case "noOverlay":
 			o.NoOverlay, _ = p.boolean(m.Value, at)
 		default:
@@ -59,6 +72,12 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			}
 			p.unknown(m, "rkt", rktKeys)
 		}
+	}
+	if _, _, err := hostsfile.ParseResolv(o.DNS, o.DNSSearch, o.DNSOptions, o.DNSDomain); err != nil {
+		p.errorf(v, "rkt.dns", err.Error())
+	}
+	if _, _, err := hostsfile.ParseEntries(o.HostsEntries); err != nil {
+		p.errorf(v, "rkt.hostsEntries", err.Error())
 	}
 }
 

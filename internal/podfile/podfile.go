@@ -191,6 +191,12 @@ type Options struct {
 	PullPolicy      string // "", "new", "update" or "never"
 	InsecureOptions []string
 	NoOverlay       bool
+	// DNS are IP addresses, or one of host and none; see --dns.
+	DNS, DNSSearch, DNSOptions []string
+	DNSDomain                  string
+	// HostsEntries are IP=NAME, or the word host.
+	HostsEntries []string
+	IPC          string // "", "auto", "private" or "parent"
 }
 
 // MachineName is the name under which machined knows the pod. Characters that

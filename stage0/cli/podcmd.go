@@ -332,7 +332,8 @@ func (a *app) podRunCmd() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("pod %q: %w", p.Name, err)
 			}
-			return a.launch(cmd.Context(), r, startOptions{net: p.Rkt.Net, hostname: orElse(p.Rkt.Hostname, p.MachineName())})
+			return a.launch(cmd.Context(), r, startOptions{net: p.Rkt.Net, hostname: orElse(p.Rkt.Hostname, p.MachineName()), ipc: p.Rkt.IPC,
+				names: nameOptions{dns: p.Rkt.DNS, search: p.Rkt.DNSSearch, options: p.Rkt.DNSOptions, domain: p.Rkt.DNSDomain, hosts: p.Rkt.HostsEntries}})
 		},
 	}
 }

@@ -28,6 +28,8 @@ type startOptions struct {
 	net         []string
 	hostname    string
 	interactive bool
+	names       nameOptions
+	ipc         string
 }
 
 func (o *startOptions) flags(cmd *cobra.Command) {
@@ -36,6 +38,8 @@ func (o *startOptions) flags(cmd *cobra.Command) {
 	f.Lookup("net").NoOptDefVal = "default"
 	f.StringVar(&o.hostname, "hostname", "", "host `name` of the pod (default rkt-UUID)")
 	f.BoolVar(&o.interactive, "interactive", false, "run the pod's one app on this terminal")
+	o.names.flags(f)
+	f.StringVar(&o.ipc, "ipc", "", "`auto`, private (System V IPC and POSIX queues of its own, the default), or parent (the host's)")
 }
 
 // podOptions are those of preparing a pod.
@@ -200,6 +204,9 @@ func (a *app) runPreparedCmd() *cobra.Command {
 				return err
 			}
 			d.Close()
+			if _, err := so.check(); err != nil {
+				return err
+			}
 			if d.State != pod.Prepared {
 				return fmt.Errorf("pod %s is not prepared but %s", d.UUID, d.State)
 			}
@@ -243,6 +250,11 @@ func (a *app) unitUUID() (string, bool) {
 
 // request resolves what the command line asks for.
 func (a *app) request(cmd *cobra.Command, g *grammar, po *podOptions, so *startOptions) (*request, error) {
+	if so != nil {
+		if _, err := so.check(); err != nil {
+			return nil, err
+		}
+	}
 	if so != nil && len(po.ports) > 0 {
 		for _, n := range so.net {
 			if n == "none" || n == "host" {
@@ -425,6 +437,10 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 	if so.interactive && len(m.Apps) != 1 {
 		return errors.Join(fmt.Errorf("--interactive needs a pod of one app, and this one has %d", len(m.Apps)), h.Close())
 	}
+	names, err := so.check()
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
 	if err := h.ToRun(); err != nil {
 		return errors.Join(err, h.Close())
 	}
@@ -437,9 +453,13 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 		return errors.Join(err, h.Close())
 	}
 	failpoint.Hit("run/mounted")
+	if err := names.write(filepath.Join(h.Dir(), podfs.Stage1Rootfs), orElse(so.hostname, podfs.DefaultMachine(h.UUID))); err != nil {
+		return errors.Join(err, h.Close())
+	}
 	run := abi.Run{Debug: a.debug, Net: splitNet(so.net), LocalConfig: a.localConfig, Hostname: so.hostname, Interactive: so.interactive,
 		DisableCaps: insecure.Has(image.InsecureCapabilities), DisablePaths: insecure.Has(image.InsecurePaths),
-		DisableSeccomp: insecure.Has(image.InsecureSeccomp), UUID: h.UUID}
+		DisableSeccomp: insecure.Has(image.InsecureSeccomp), ResolvMode: names.resolvMode, HostsMode: names.hostsMode, IPC: so.ipc,
+		UUID: h.UUID}
 	ids, err := idrange.Of(h.Dir())
 	if err != nil {
 		return errors.Join(err, h.Close())

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/hostsfile"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/stage1/launch"
 )
@@ -13,7 +14,7 @@ func (p *Plan) identity(in Input) {
 	p.file("etc/machine-id", 0o444, []byte(strings.ReplaceAll(in.Run.UUID, "-", "")+"\n"))
 	p.file("etc/hostname", 0o644, []byte(hostname(in.Run)+"\n"))
 	if in.Run.HostsMode == "default" {
-		p.file("etc/hosts-fallback", 0o644, []byte(HostsFallback(hostname(in.Run))))
+		p.file("etc/hosts-fallback", 0o644, []byte(hostsfile.Fallback(hostname(in.Run))))
 	}
 }
 
@@ -36,13 +37,6 @@ func checkHostname(name string) error {
 		}
 	}
 	return nil
-}
-
-// HostsFallback is the hosts file of an app whose image has none.
-func HostsFallback(hostname string) string {
-	return "127.0.0.1 localhost localhost.domain localhost4 localhost4.localdomain4 " + hostname + "\n" +
-		"::1 ip6-localhost ip6-loopback localhost6 localhost6.localdomain6\n" +
-		"fe00::0 ip6-localnet\nff00::0 ip6-mcastprefix\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\nff02::3 ip6-allhosts\n"
 }
 
 // nameFiles shows the host name, hosts and resolv.conf in an app, each
