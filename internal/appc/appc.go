@@ -48,12 +48,12 @@ func (w Warning) String() string { return w.Path + ": " + w.Text }
 // ParseImageManifest parses and validates an image manifest.
 func ParseImageManifest(data []byte) (m *schema.ImageManifest, warnings []Warning, err error) {
 	defer rescue("image manifest", &err)
+	registerArchs()
 	c := cleaner{}
 	doc, err := c.imageManifest(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("parsing image manifest: %w", err)
 	}
-	registerArchs()
 	m = &schema.ImageManifest{}
 	if err := json.Unmarshal(doc, m); err != nil {
 		return nil, nil, fmt.Errorf("parsing image manifest: %w", err)
@@ -67,12 +67,12 @@ func ParseImageManifest(data []byte) (m *schema.ImageManifest, warnings []Warnin
 // ParsePodManifest parses and validates a pod manifest.
 func ParsePodManifest(data []byte) (m *schema.PodManifest, warnings []Warning, err error) {
 	defer rescue("pod manifest", &err)
+	registerArchs()
 	c := cleaner{}
 	doc, err := c.podManifest(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("parsing pod manifest: %w", err)
 	}
-	registerArchs()
 	m = &schema.PodManifest{}
 	if err := json.Unmarshal(doc, m); err != nil {
 		return nil, nil, fmt.Errorf("parsing pod manifest: %w", err)

@@ -22,7 +22,10 @@ func TestParseImageManifest(t *testing.T) {
 	}{
 		{"minimal", manifest(""), 0, ""},
 		{"future version and unknown keys", strings.Replace(manifest(`,"x":{"y":[1]}`), "0.8.11", "9.0.0", 1), 0, ""},
-		{"unknown isolator", app(`{"name":"os/linux/apparmor-profile","value":"x"}`), 1, ""},
+		{"unknown isolator", app(`{"name":"os/linux/no-such","value":"x"}`), 1, ""},
+		{"AppArmor", app(`{"name":"os/linux/apparmor-profile","value":{"profile":"web"}}`), 0, ""},
+		{"AppArmor without a profile", app(`{"name":"os/linux/apparmor-profile","value":{}}`), 0, "must not be empty"},
+		{"AppArmor, two lines", app(`{"name":"os/linux/apparmor-profile","value":{"profile":"a\nb"}}`), 0, "cannot be the name of a profile"},
 		{"isolator without value", app(`{"name":"resource/memory"}`), 0, "has no value"},
 		{"isolator with null value", app(`{"name":"resource/memory","value": null}`), 0, "has no value"},
 		{"isolator without value in capitals", manifest(`,"APP":{"user":"0","group":"0","ISOLATORS":[{"name":"resource/memory"}]}`), 0, ""},

@@ -147,8 +147,10 @@ func ToAppcArch(goarch, variant string) string {
 func HostOSArch() (os, arch string) { return runtime.GOOS, ToAppcArch(runtime.GOARCH, "7") }
 
 // registerArchs teaches the library, once and before its first use, the
-// architectures that appeared after its last release: it refuses manifests
-// that name others. Its table is a package variable; this is the only writer.
+// architectures that appeared after its last release (it refuses manifests
+// that name others) and the isolator it lacks. Its tables are package
+// variables; this is the only writer.
 var registerArchs = sync.OnceFunc(func() {
+	types.AddIsolatorValueConstructor(AppArmorName, func() types.IsolatorValue { return &AppArmorProfile{} })
 	types.ValidOSArch["linux"] = runnableArchs()
 })

@@ -67,6 +67,7 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 	}
 	addDirectives(u, "Unit", p.Unit)
 	addDirectives(u, "Service", limits(p.Isolators))
+	addDirectives(u, "Service", devices(p))
 	addDirectives(u, "Service", p.Service)
 	data, err := u.Bytes()
 	if err != nil {

@@ -30,6 +30,7 @@ type appArgs struct {
 	memory, cpu                                    string
 	cpuShares, oomScore                            int
 	capsRetain, capsRemove                         []string
+	seccomp                                        *seccompSet
 }
 
 // appFlag applies a flag's value to the image before it.
@@ -126,7 +127,45 @@ func appFlags() []appFlag {
 		{"caps-retain", "CAP,…", "capabilities to keep, all others are dropped", caps(func(a *appArgs) *[]string { return &a.capsRetain }), false},
 		{"caps-remove", "CAP,…", "capabilities to drop from the default set", caps(func(a *appArgs) *[]string { return &a.capsRemove }), false},
 		stream("stdin"), stream("stdout"), stream("stderr"),
+		{"seccomp", "mode=retain|remove[,errno=E…],NAME,…", "system calls to allow, or to deny; instead of the image's", func(a *appArgs, v string) (err error) {
+			a.seccomp, err = parseSeccomp(v)
+			return err
+		}, false},
 	}
+}
+
+// seccompSet is the value of --seccomp.
+type seccompSet struct {
+	mode, errno string
+	set         []string
+}
+
+func parseSeccomp(v string) (*seccompSet, error) {
+	s := &seccompSet{}
+	for item := range strings.SplitSeq(v, ",") {
+		k, val, ok := strings.Cut(item, "=")
+		switch {
+		case !ok && item == "":
+			return nil, fmt.Errorf("%q has an empty name", v)
+		case !ok:
+			s.set = append(s.set, item)
+		case k == "mode" && s.mode == "" && (val == "retain" || val == "remove"):
+			s.mode = val
+		case k == "mode":
+			return nil, fmt.Errorf("mode is %q, want one of retain and remove", val)
+		case k == "errno" && s.errno == "" && val != "":
+			s.errno = val
+		default:
+			return nil, fmt.Errorf("unknown or repeated key %q in %q", k, v)
+		}
+	}
+	if s.mode == "" {
+		return nil, fmt.Errorf("%q lacks mode=retain or mode=remove", v)
+	}
+	if len(s.set) == 0 {
+		return nil, fmt.Errorf("%q names no system call", v)
+	}
+	return s, nil
 }
 
 func parseMount(v string) (schema.Mount, error) {

@@ -90,6 +90,13 @@ func (ia *appArgs) isolators() (types.Isolators, error) {
 	if ia.capsRemove != nil {
 		add("os/linux/capabilities-remove-set", map[string]any{"set": ia.capsRemove})
 	}
+	if c := ia.seccomp; c != nil {
+		value := map[string]any{"set": c.set}
+		if c.errno != "" {
+			value["errno"] = c.errno
+		}
+		add("os/linux/seccomp-"+c.mode+"-set", value)
+	}
 	b, err := json.Marshal(list)
 	if err != nil {
 		return nil, err

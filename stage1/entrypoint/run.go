@@ -93,6 +93,9 @@ func Run(ctx context.Context, env Env, args []string) error {
 		return err
 	}
 	in.Facts.IDs = ids
+	if err := isolation(in, &in.Facts); err != nil {
+		return err
+	}
 	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
 	// What cannot be run at all shall not come near the network.
 	p, err := plan.Make(in)
@@ -149,6 +152,9 @@ func connect(ctx context.Context, env Env, in plan.Input, ports []network.Port) 
 func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	for _, w := range p.Warnings {
 		env.Log.Warn(w)
+	}
+	if err := compileFilters(env, p, in.Facts.PodDir); err != nil {
+		return err
 	}
 	if err := apply(p, in.Facts.IDs); err != nil {
 		return err

@@ -79,7 +79,7 @@ func Read(path string) (Program, error) {
 // no_new_privs. Several programs stack; the strictest answer wins.
 func (p Program) Install() error {
 	fprog := unix.SockFprog{Len: uint16(len(p)), Filter: (*unix.SockFilter)(unsafe.Pointer(&p[0]))}
-	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&fprog))); e != 0 {
+	if _, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&fprog))); e != 0 {
 		return fmt.Errorf("installing a filter of %d instructions: %w", len(p), e)
 	}
 	return nil

@@ -1,6 +1,7 @@
 // Package filtergen compiles lists of system call names into filter programs,
-// in pure Go, for x86-64 with its 32-bit and x32 entry points. It runs when
-// the stage1 image is made, never when a pod starts.
+// in pure Go, for x86-64 with its 32-bit and x32 entry points. The filters of
+// most pods are compiled when the stage1 image is made; those of apps with
+// system call isolators before their pod starts, once per filter.
 package filtergen
 
 import (
@@ -24,8 +25,15 @@ const (
 type Policy struct {
 	// Allow lists the calls that pass.
 	Allow []string
-	// Deny lists calls that answer EPERM. All others answer ENOSYS.
-	Deny []string
+	// Deny lists calls that do not; DenyWith is their answer, 0 for EPERM.
+	Deny     []string
+	DenyWith uint32
+	// Default answers calls that are in neither list, Unknown numbers that this
+	// package has no name for. 0 is ENOSYS, as if the kernel did not have them.
+	Default, Unknown uint32
+	// Carried has the 32-bit entry's socketcall and ipc answered as the calls
+	// they carry. A list that names them covers all they carry.
+	Carried bool
 	// BlockAudit answers EAFNOSUPPORT when a netlink audit socket is made, as
 	// systemd-nspawn does: the audit subsystem knows no namespaces.
 	BlockAudit bool
@@ -43,19 +51,18 @@ const (
 // typing mistake must not open or close anything silently.
 func Compile(p Policy) (filter.Program, error) {
 	for _, n := range slices.Concat(p.Allow, p.Deny) {
-		_, a := arch.X86_64.SyscallNames[n]
-		_, b := arch.I386.SyscallNames[n]
-		if !a && !b {
+		if !Known(n) {
 			return nil, fmt.Errorf("no system call is named %q", n)
 		}
 	}
+	p.DenyWith, p.Default, p.Unknown = or(p.DenyWith, filter.EPERM), or(p.Default, filter.ENOSYS), or(p.Unknown, filter.ENOSYS)
 	x64 := table(arch.X86_64.SyscallNumbers, p, 0)
 	x32 := table(x32Numbers(), p, X32Bit)
 	i386 := table(arch.I386.SyscallNumbers, p, 0)
 
 	native := slices.Concat(p.audit(41, 0), search(x64))
 	wide := slices.Concat(p.audit(41, X32Bit), search(x32))
-	compat := slices.Concat(p.audit(359, 0), search(i386))
+	compat := slices.Concat(p.audit(359, 0), p.carried(), search(i386))
 
 	var b filter.Program
 	b = append(b, load(offArch))
@@ -70,6 +77,21 @@ func Compile(p Policy) (filter.Program, error) {
 		return nil, fmt.Errorf("filter of %d instructions is too long", len(b))
 	}
 	return b, nil
+}
+
+func or(v, otherwise uint32) uint32 {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}
+
+// Known says whether a name is one of a system call, or of a call that only
+// the 32-bit entry's socketcall carries.
+func Known(name string) bool {
+	_, a := arch.X86_64.SyscallNames[name]
+	_, b := arch.I386.SyscallNames[name]
+	return a || b || name == "send" || name == "recv"
 }
 
 func (p Policy) audit(socket uint32, bit uint32) filter.Program {
@@ -111,20 +133,25 @@ func x32Numbers() map[int]string {
 // span answers act for all numbers from first up to the next span's first.
 type span struct{ first, act uint32 }
 
-func table(names map[int]string, p Policy, bit uint32) []span {
+func (p Policy) answers() map[string]uint32 {
 	act := map[string]uint32{}
 	for _, n := range p.Deny {
-		act[n] = filter.EPERM
+		act[n] = p.DenyWith
 	}
 	for _, n := range p.Allow {
 		act[n] = filter.Allow
 	}
+	return act
+}
+
+func table(names map[int]string, p Policy, bit uint32) []span {
+	act := p.answers()
 	nums := make([]int, 0, len(names))
 	for nr := range names {
 		nums = append(nums, nr)
 	}
 	slices.Sort(nums)
-	spans := []span{{0, filter.ENOSYS}}
+	spans := []span{{0, p.Unknown}}
 	put := func(first, a uint32) {
 		if spans[len(spans)-1].act == a {
 			return
@@ -140,16 +167,16 @@ func table(names map[int]string, p Policy, bit uint32) []span {
 	next := 0
 	for _, nr := range nums {
 		if nr != next {
-			put(uint32(next)|bit, filter.ENOSYS)
+			put(uint32(next)|bit, p.Unknown)
 		}
 		a, ok := act[names[nr]]
 		if !ok {
-			a = filter.ENOSYS
+			a = p.Default
 		}
 		put(uint32(nr)|bit, a)
 		next = nr + 1
 	}
-	put(uint32(next)|bit, filter.ENOSYS)
+	put(uint32(next)|bit, p.Unknown)
 	return spans
 }
 

@@ -1,5 +1,7 @@
 package filtergen
 
+import "slices"
+
 // Pod is the policy of a whole pod: what systemd-nspawn 257 itself allows and
 // denies for a container with its default capabilities, dumped from a running
 // one and compared again by the integration tests.
@@ -84,6 +86,44 @@ func appDenied() []string {
 		"io_uring_enter", "io_uring_register", "io_uring_setup", "sethostname", "setdomainname", "statmount",
 		"listmount",
 	}
+}
+
+// capCalls are the calls that are of use only with a capability: who retains it
+// gets them, in the pod and in the app. systemd-nspawn does the same.
+func capCalls() map[string][]string {
+	return map[string][]string{
+		"CAP_IPC_LOCK":   {"mlock", "mlock2", "mlockall", "munlock", "munlockall"},
+		"CAP_SYS_MODULE": {"delete_module", "finit_module", "init_module"},
+		"CAP_SYS_PACCT":  {"acct"},
+		"CAP_SYS_RAWIO":  {"ioperm", "iopl"},
+		"CAP_SYS_TIME":   {"adjtimex", "clock_adjtime", "clock_adjtime64", "clock_settime", "clock_settime64", "settimeofday", "stime"},
+		"CAP_SYSLOG":     {"syslog"},
+		"CAP_BPF":        {"bpf"},
+		"CAP_PERFMON":    {"perf_event_open"},
+	}
+}
+
+// CallsOf are the calls that capabilities open.
+func CallsOf(caps []string) []string {
+	table := capCalls()
+	var out []string
+	for _, c := range caps {
+		out = append(out, table[c]...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Widen returns the policy with more calls allowed.
+func (p Policy) Widen(names []string) Policy {
+	if len(names) == 0 {
+		return p
+	}
+	allow := slices.Concat(p.Allow, names)
+	slices.Sort(allow)
+	p.Allow = slices.Compact(allow)
+	p.Deny = slices.DeleteFunc(slices.Clone(p.Deny), func(n string) bool { _, ok := slices.BinarySearch(p.Allow, n); return ok })
+	return p
 }
 
 // App is the policy of an app without a system call isolator of its own.

@@ -23,6 +23,7 @@ const (
 	ExitUser     = 217
 	ExitRoot     = 226
 	ExitSyscalls = 228
+	ExitLabel    = 229
 )
 
 // Error is a start that failed; Status is the exit status to end with.
@@ -132,18 +133,21 @@ func Exec(s *Spec, c Command) error {
 			return &Error{ExitSyscalls, fmt.Errorf("setting no_new_privs: %w", err)}
 		}
 	}
+	if err := label(s); err != nil {
+		return &Error{ExitLabel, err}
+	}
+	if prog != nil {
+		if err := loadable(file); err != nil {
+			return &Error{ExitExec, err}
+		}
+	}
 	if notify >= 0 && !s.Notify {
 		if _, err := unix.Write(notify, []byte("READY=1")); err != nil {
 			return &Error{1, fmt.Errorf("telling systemd that the app starts: %w", err)}
 		}
 	}
 	closeIf(notify)
-	if prog != nil {
-		if err := prog.Install(); err != nil {
-			return &Error{ExitSyscalls, err}
-		}
-	}
-	err = unix.Exec(file, c.Argv, env)
+	err = become(prog, file, c.Argv, env)
 	return &Error{ExitExec, explain(file, err)}
 }
 

@@ -32,8 +32,15 @@ type Spec struct {
 	// empty means none but the pod's.
 	Filter string `json:"filter,omitempty"`
 	// PodFilter is the pod's, for processes that come from the host.
-	PodFilter    string `json:"podFilter,omitempty"`
-	ReadOnlyRoot bool   `json:"readOnlyRoot,omitempty"`
+	PodFilter string `json:"podFilter,omitempty"`
+	// SELinux is the context the app's processes get, AppArmor the profile; ""
+	// leaves them what the pod has.
+	SELinux  string `json:"selinux,omitempty"`
+	AppArmor string `json:"apparmor,omitempty"`
+	// IOMax are lines for io.max of the app's cgroup: the pod's systemd would want
+	// the disks' nodes, which no pod has.
+	IOMax        []string `json:"ioMax,omitempty"`
+	ReadOnlyRoot bool     `json:"readOnlyRoot,omitempty"`
 	// MaskPaths hides and write-protects kernel interfaces (maskedPaths).
 	MaskPaths bool `json:"maskPaths,omitempty"`
 	// OwnSys leaves /sys alone: a volume is mounted on or below it.

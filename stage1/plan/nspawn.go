@@ -30,6 +30,11 @@ func (p *Plan) nspawn(in Input) {
 	if !f.Register {
 		args = append(args, "--register=no", "--keep-unit")
 	}
+	if !f.InUnit && f.Register {
+		for _, v := range p.properties {
+			args = append(args, "--property="+v)
+		}
+	}
 	if caps := extraCaps(p.Apps); len(caps) > 0 {
 		args = append(args, "--capability="+strings.Join(caps, ","))
 	}
@@ -71,7 +76,7 @@ func (p *Plan) nspawn(in Input) {
 		// only our units, no generators: see ARCHITECTURE.md
 		"--setenv=SYSTEMD_UNIT_PATH=/"+podfs.UnitDir, "--setenv=SYSTEMD_GENERATOR_PATH=/rkt/no-generators",
 		"--setenv=SYSTEMD_LOG_TARGET=console", "--setenv=SYSTEMD_LOG_COLOR=0", "--setenv=SYSTEMD_LOG_LEVEL="+level)
-	filter := FilterDir + "/pod.bpf"
+	filter := p.podFilter
 	if in.Run.DisableSeccomp {
 		filter = "-"
 	}

@@ -53,6 +53,15 @@ type Facts struct {
 	Terminal bool
 	// ResolvConf says that resolv.conf was generated in the stage1 root; Hosts likewise.
 	ResolvConf, Hosts bool
+	// Controllers are the control group controllers the kernel has.
+	Controllers []string
+	// Disks are the host's disks as MAJOR:MINOR, for limits on all of them.
+	Disks []string
+	// SELinux and AppArmor say what the kernel has; AppArmorProfiles are loaded.
+	SELinux, AppArmor bool
+	AppArmorProfiles  []string
+	// Devices are the sources of host volumes that are device nodes.
+	Devices map[string]Device
 	// LdSoCache says that the host has /etc/ld.so.cache.
 	LdSoCache bool
 	// IDs are the ids that the pod has of the host; the zero value without a user
@@ -68,6 +77,12 @@ type Plan struct {
 	Mounts []Mount
 	// Empty are volumes to make below the pod directory.
 	Empty []EmptyVolume
+	// Filters are system call filters to compile, for files of FilterDir.
+	Filters []Filter
+	// properties are for the pod's scope; podCalls are calls that the pod's filter
+	// has to allow for an app's.
+	properties, podCalls []string
+	podFilter            string
 	// Args is the command line of systemd-nspawn, Env its environment.
 	Args, Env []string
 	// Warnings are for the user: what was left out or changed.
@@ -116,24 +131,39 @@ func Make(in Input) (*Plan, error) {
 		}
 		names = append(names, name)
 	}
-	for _, i := range in.Pod.Isolators {
-		switch n := i.Name.String(); n {
-		case "resource/memory", "resource/cpu", "os/linux/cpu-shares":
-			if in.Facts.Declared {
-				continue // the generator made directives of the unit of it
-			}
-			p.warn("isolator %q of the whole pod is not applied; limit the unit instead (systemctl set-property, systemd.resource-control(5))", n)
-		default:
-			p.warn("isolator %q of the whole pod is not applied", n)
-		}
+	if err := p.podIsolators(in); err != nil {
+		return nil, err
 	}
 	p.file(strings.TrimPrefix(launch.Dir, "/")+".list", 0o644, []byte(strings.Join(names, "\n")+"\n"))
 	if err := p.target(names); err != nil {
 		return nil, err
 	}
+	if err := p.choosePodFilter(); err != nil {
+		return nil, err
+	}
+	if err := p.records(in); err != nil {
+		return nil, err
+	}
 	p.identity(in)
+	p.devices(in)
 	p.nspawn(in)
 	return p, nil
+}
+
+// records writes what the launcher reads, when all of the pod is known.
+func (p *Plan) records(in Input) error {
+	for i := range p.Apps {
+		s := &p.Apps[i]
+		if !in.Run.DisableSeccomp {
+			s.PodFilter = p.podFilter
+		}
+		rec, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		p.file(path.Join(podfs.AppRecordDir, s.Name+".json"), 0o600, rec)
+	}
+	return nil
 }
 
 func (p *Plan) warn(format string, args ...any) {
@@ -173,9 +203,6 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 		return err
 	}
 	s.Env = environment(name, app, extra)
-	if !in.Run.DisableSeccomp {
-		s.PodFilter = FilterDir + "/pod.bpf"
-	}
 	for _, g := range app.SupplementaryGIDs {
 		if g < 0 || int64(g) >= 1<<32-1 {
 			return fmt.Errorf("supplementary group %d is out of range", g)
@@ -208,7 +235,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	if v, _ := img.Annotations.Get(abi.AnnotationNotify); v == "true" {
 		s.Notify = true
 	}
-	limits, err := p.isolators(&s, app.Isolators, in.Run)
+	limits, err := p.isolators(&s, app.Isolators, in)
 	if err != nil {
 		return err
 	}
@@ -219,12 +246,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 		return err
 	}
 	nameFiles(&s, in)
-	rec, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
 	p.Apps = append(p.Apps, s)
-	p.file(path.Join(podfs.AppRecordDir, name+".json"), 0o600, rec)
 	// The contract's copy of the environment, for other programs that enter.
 	p.file(path.Join(podfs.EnvDir, name), 0o600, []byte(strings.Join(s.Env, "\n")+"\n"))
 	return p.unit(ra, img, &s, limits)

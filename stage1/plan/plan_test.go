@@ -19,6 +19,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/stage1/filtergen"
 	"github.com/rkt-systemd/rkt/stage1/launch"
 )
 
@@ -39,7 +40,7 @@ func parseInput(t *testing.T, b []byte) Input {
 	t.Helper()
 	i := input{Run: abi.Run{UUID: uuid, Net: []string{"host"}, ResolvMode: "default", HostsMode: "default", IPC: "auto"},
 		Facts: Facts{PodDir: "/var/lib/rkt/pods/run/" + uuid, Machine: "web", InUnit: true, Declared: true, Nspawn: "/usr/bin/systemd-nspawn",
-			LogUnit: "rkt@web.service", Register: true, LdSoCache: true}}
+			LogUnit: "rkt@web.service", Register: true, LdSoCache: true, Controllers: []string{"cpu", "io", "memory", "pids"}}}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&i); err != nil {
@@ -87,6 +88,16 @@ func render(p *Plan) []txtar.File {
 			l = append(l, d.App+":"+d.Path)
 		}
 		files = append(files, txtar.File{Name: "want/dirs", Data: lines(l)})
+	}
+	for _, f := range p.Filters {
+		// Of the long lists only what they add.
+		if pod := filtergen.Pod().Allow; len(f.Policy.Allow) > len(pod)/2 {
+			f.Policy.Allow = slices.DeleteFunc(slices.Clone(f.Policy.Allow), func(n string) bool { return slices.Contains(pod, n) })
+			f.Policy.Allow = append([]string{"the pod's usual calls,"}, f.Policy.Allow...)
+			f.Policy.Deny = []string{"others"}
+		}
+		files = append(files, txtar.File{Name: "want/" + f.Path, Data: lines([]string{"allow " + strings.Join(f.Policy.Allow, " "),
+			"deny " + strings.Join(f.Policy.Deny, " "), fmt.Sprintf("deny with %#x, default %#x, unknown %#x", f.Policy.DenyWith, f.Policy.Default, f.Policy.Unknown)})})
 	}
 	if len(p.Warnings) > 0 {
 		files = append(files, txtar.File{Name: "want/warnings", Data: lines(p.Warnings)})
@@ -237,7 +248,24 @@ func TestErrors(t *testing.T) {
 		{name: "unknown capability", app: iso(`{"name":"os/linux/capabilities-retain-set","value":{"set":["CAP_TO_FLY"]}}`), want: `"CAP_TO_FLY" is not known`},
 		{name: "unknown capability removed", app: iso(`{"name":"os/linux/capabilities-remove-set","value":{"set":["kill"]}}`), want: `"kill" is not known`},
 		{name: "too little cpu", app: iso(`{"name":"resource/cpu","value":{"limit":"5m"}}`), want: "less than a hundredth"},
-		{name: "seccomp", app: iso(`{"name":"os/linux/seccomp-retain-set","value":{"set":["@appc.io/all"]}}`), want: "not supported yet"},
+		{name: "too little memory", app: iso(`{"name":"resource/memory","value":{"limit":"16m"}}`), want: "less than a page"},
+		{name: "too little memory for the pod", pod: `,"isolators":[{"name":"resource/memory","value":{"limit":"1"}}]`, want: "less than a page"},
+		{name: "two seccomp isolators", app: iso(`{"name":"os/linux/seccomp-retain-set","value":{"set":["read"]}}`), want: "more than one isolator of system calls",
+			change: func(in *Input) {
+				a := in.Pod.Apps[0].App
+				a.Isolators = append(a.Isolators, a.Isolators[0])
+			}},
+		{name: "seccomp errno", app: iso(`{"name":"os/linux/seccomp-remove-set","value":{"set":["read"],"errno":"ENOSUCH"}}`), want: `"ENOSUCH" is the name of no error`},
+		{name: "seccomp removes all", app: iso(`{"name":"os/linux/seccomp-remove-set","value":{"set":["@appc.io/all"]}}`), want: "no call to start the app with"},
+		{name: "no bandwidth", app: iso(`{"name":"resource/block-bandwidth","value":{"default":true}}`), want: "has no limit"},
+		{name: "profile not loaded", app: iso(`{"name":"os/linux/apparmor-profile","value":{"profile":"web"}}`), want: `"web" is not loaded`,
+			change: func(in *Input) { in.Facts.AppArmor, in.Facts.AppArmorProfiles = true, []string{"webs"} }},
+		{name: "sysctl of the host", pod: sysctl("kernel.panic"), want: "belongs to the whole host"},
+		{name: "sysctl that climbs", pod: sysctl("net/../kernel/panic"), want: "cannot be the name"},
+		{name: "sysctl of a bad name", pod: sysctl("net.ipv4.a b"), want: "cannot be the name"},
+		{name: "sysctl of the host's network", pod: sysctl("net.core.somaxconn"), want: "the host's network"},
+		{name: "sysctl of the host's IPC", pod: sysctl("kernel.msgmax"), want: "the host's IPC", change: func(in *Input) { in.Run.IPC = "parent" }},
+		{name: "sysctl of two lines", pod: `,"isolators":[{"name":"os/unix/sysctl","value":{"kernel.msgmax":"1\nx"}}]`, want: "not one line"},
 		{name: "relative handler", app: app(`,"eventHandlers":[{"name":"pre-start","exec":["bin/x"]}]`), want: "must name an absolute path"},
 		{name: "handler twice", app: app(`,"eventHandlers":[{"name":"pre-start","exec":["/x"]}]`), want: "given twice",
 			change: func(in *Input) {
@@ -258,6 +286,10 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func sysctl(key string) string {
+	return `,"isolators":[{"name":"os/unix/sysctl","value":{"` + key + `":"1"}}]`
 }
 
 // hostile are strings that would break a file format they are put into naively.

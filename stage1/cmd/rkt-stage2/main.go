@@ -78,6 +78,9 @@ func initPod(args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: rkt-stage2 init FILTER|- PROGRAM [ARG…]")
 	}
+	if err := preparePod(); err != nil {
+		return err
+	}
 	if args[0] != "-" {
 		p, err := filter.Read(args[0])
 		if err != nil {
@@ -99,6 +102,9 @@ func runApp(args []string) error {
 		return err
 	}
 	if err := openJournal(s); err != nil {
+		return err
+	}
+	if err := launch.LimitIO(s); err != nil {
 		return err
 	}
 	return becomeApp(s, launch.Command{Kind: launch.Main, Argv: s.Exec})
