@@ -20,7 +20,8 @@ import (
 )
 
 // filterCache keeps compiled system call filters below the data directory, one
-// file per policy: the SHA-256 of the program, then the program. It needs no
+// file per policy: the SHA-256 of the program, then the program. Not in the image
+// store, which a group may write: root alone says what a filter is. It needs no
 // lock and no fsync: names are hashes of what the filter is made of, files
 // come by rename, and what is not whole is compiled again.
 type filterCache struct{ dir string }
@@ -34,7 +35,7 @@ func newFilterCache(podDir string) filterCache {
 	if filepath.Base(pods) != "pods" {
 		return filterCache{} // not below a data directory: nothing is kept
 	}
-	return filterCache{filepath.Join(filepath.Dir(pods), "cas", "filters")}
+	return filterCache{filepath.Join(filepath.Dir(pods), "filters")}
 }
 
 // program returns the encoded program of a policy. A cache that cannot be used

@@ -2,6 +2,7 @@ package entrypoint
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,30 @@ func isolation(in plan.Input, f *plan.Facts) error {
 		}
 	}
 	f.Devices = devices(in.Pod)
+	return nil
+}
+
+// setParameters sets kernel parameters of the network. /proc/sys/net shows the
+// network namespace of who opens it: this thread's, which is the pod's by now.
+func setParameters(params []plan.Parameter) error {
+	if len(params) == 0 {
+		return nil
+	}
+	root, err := unix.Open("/proc/sys", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening /proc/sys: %w", err)
+	}
+	defer unix.Close(root)
+	for _, p := range params {
+		fd, err := unix.Openat2(root, p.Path, &unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+		if err == nil {
+			_, err = unix.Write(fd, []byte(p.Value+"\n"))
+			unix.Close(fd)
+		}
+		if err != nil {
+			return fmt.Errorf("setting the kernel parameter %q to %q: %w", strings.ReplaceAll(p.Path, "/", "."), p.Value, err)
+		}
+	}
 	return nil
 }
 

@@ -153,6 +153,9 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	for _, w := range p.Warnings {
 		env.Log.Warn(w)
 	}
+	if err := setParameters(p.NetParameters); err != nil {
+		return err
+	}
 	if err := compileFilters(env, p, in.Facts.PodDir); err != nil {
 		return err
 	}

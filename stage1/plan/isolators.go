@@ -198,8 +198,12 @@ func (p *Plan) podIsolators(in Input) error {
 	return nil
 }
 
-// SysctlFile holds the pod's kernel parameters in its root, KEY=VALUE lines.
+// SysctlFile holds kernel parameters of the pod's IPC namespace in its root, as
+// lines of PATH=VALUE; its PID 1 sets them.
 const SysctlFile = "rkt/sysctl"
+
+// Parameter is a kernel parameter, its path relative to /proc/sys.
+type Parameter struct{ Path, Value string }
 
 // sysctl accepts the parameters that belong to the pod's own namespaces.
 func (p *Plan) sysctl(in Input, v map[string]string) error {
@@ -237,7 +241,15 @@ func (p *Plan) sysctl(in Input, v map[string]string) error {
 		case !ipc && !strings.HasPrefix(name, "net/"):
 			return fmt.Errorf("%q belongs to the whole host; net.*, kernel.shm*, kernel.msg*, kernel.sem* and fs.mqueue.* are a pod's own", key)
 		}
-		lines = append(lines, name+"="+value)
+		if ipc {
+			lines = append(lines, name+"="+value)
+		} else {
+			p.NetParameters = append(p.NetParameters, Parameter{name, value})
+		}
+	}
+	slices.SortFunc(p.NetParameters, func(a, b Parameter) int { return strings.Compare(a.Path, b.Path) })
+	if len(lines) == 0 {
+		return nil
 	}
 	slices.Sort(lines)
 	p.file(SysctlFile, 0o600, []byte(strings.Join(lines, "\n")+"\n"))

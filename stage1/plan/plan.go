@@ -79,6 +79,8 @@ type Plan struct {
 	Empty []EmptyVolume
 	// Filters are system call filters to compile, for files of FilterDir.
 	Filters []Filter
+	// NetParameters are to be set in the pod's network namespace.
+	NetParameters []Parameter
 	// properties are for the pod's scope; podCalls are calls that the pod's filter
 	// has to allow for an app's.
 	properties, podCalls []string

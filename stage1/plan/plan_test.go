@@ -89,6 +89,9 @@ func render(p *Plan) []txtar.File {
 		}
 		files = append(files, txtar.File{Name: "want/dirs", Data: lines(l)})
 	}
+	for _, np := range p.NetParameters {
+		files = append(files, txtar.File{Name: "want/sysctl/" + np.Path, Data: lines([]string{np.Value})})
+	}
 	for _, f := range p.Filters {
 		// Of the long lists only what they add.
 		if pod := filtergen.Pod().Allow; len(f.Policy.Allow) > len(pod)/2 {
