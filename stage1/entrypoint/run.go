@@ -182,6 +182,13 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	} else if t := env.get("TERM"); t != "" {
 		environ = append(environ, "TERM="+t)
 	}
+	logs, err := openLogs(p.Logs)
+	if err == nil {
+		environ, lock, err = passSockets(environ, logs, lock)
+	}
+	if err != nil {
+		return err
+	}
 	// nspawn holds the lock as long as it lives and closes it for the pod's PID 1.
 	if _, err := unix.FcntlInt(uintptr(lock), unix.F_SETFD, 0); err != nil {
 		return fmt.Errorf("keeping the pod's lock: %w", err)

@@ -50,6 +50,9 @@ type Spec struct {
 	// LogUnit is the host's unit under which journald files the app's lines; see
 	// OpenJournal.
 	LogUnit string `json:"logUnit,omitempty"`
+	// LogPassed says that the stream to the journal was opened by the host's root,
+	// and systemd passes it on: the pod's own root could not name the unit.
+	LogPassed bool `json:"logPassed,omitempty"`
 	// Out is a FIFO of the pod's root that stands at /dev/stdout and /dev/stderr,
 	// "" for links to the process's own descriptors. Only the app itself and its
 	// handlers get it: others have a terminal or pipes there.

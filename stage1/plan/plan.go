@@ -85,6 +85,8 @@ type Plan struct {
 	// has to allow for an app's.
 	properties, podCalls []string
 	podFilter            string
+	// Logs are streams to the journal that the host's side opens.
+	Logs []Log
 	// Args is the command line of systemd-nspawn, Env its environment.
 	Args, Env []string
 	// Warnings are for the user: what was left out or changed.
@@ -148,6 +150,9 @@ func Make(in Input) (*Plan, error) {
 	}
 	p.identity(in)
 	p.devices(in)
+	if err := p.logs(in); err != nil {
+		return nil, err
+	}
 	p.nspawn(in)
 	return p, nil
 }
@@ -195,7 +200,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	s := launch.Spec{
 		Name: name, Root: path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir), Exec: app.Exec, Dir: app.WorkingDirectory,
 		UID: ids.UID, GID: ids.GID, ReadOnlyRoot: ra.ReadOnlyRootFS, MaskPaths: !in.Run.DisablePaths,
-		LogUnit: in.Facts.LogUnit,
+		LogUnit: in.Facts.LogUnit, LogPassed: in.Facts.IDs.Count > 0,
 	}
 	if s.Dir == "" {
 		s.Dir = "/"

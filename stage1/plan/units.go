@@ -50,6 +50,9 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 		u.Add("Unit", "Requires", hold)
 		u.Add("Unit", "After", hold)
 	}
+	if s.LogPassed {
+		u.Add("Service", "Sockets", logSocket(s.Name))
+	}
 	u.Add("Service", "Type", "notify")
 	if sig := appc.Annotation(img, appc.AnnotationDockerStopSignal); sig != "" && appc.Converted(img) {
 		u.Add("Service", "KillSignal", sig)
