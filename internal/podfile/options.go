@@ -7,11 +7,11 @@ import (
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 )
 
-var rktKeys = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay", "dns", "dnsSearch", "dnsOptions", "dnsDomain", "hostsEntries", "ipc"}
+var rktKeys = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay", "privateUsers", "dns", "dnsSearch", "dnsOptions", "dnsDomain", "hostsEntries", "ipc"}
 
 // laterKeys are options of `rkt run` that a pod file cannot have yet. They are
 // errors, not warnings: a pod must not run without what its file asks for.
-const laterKeys = " privateUsers journal credentials " +
+const laterKeys = " journal credentials " +
 	"environmentFiles environment profile mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
 
 const insecureOptions = " none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all "
@@ -65,6 +65,10 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			o.IPC = p.oneOf(m.Value, at, " auto private parent ")
 		case "noOverlay":
 			o.NoOverlay, _ = p.boolean(m.Value, at)
+		case "privateUsers":
+			if b, ok := p.boolean(m.Value, at); ok {
+				o.PrivateUsers = &b
+			}
 		default:
 			if strings.Contains(laterKeys, " "+m.Key+" ") {
 				p.report(Error, m.Pos, at, "is not supported yet by this version", "")

@@ -10,7 +10,7 @@ import (
 var (
 	podKeys = []string{"acVersion", "acKind", "apps", "volumes", "isolators", "annotations", "ports",
 		"userAnnotations", "userLabels", "systemd", "rkt"}
-	volumeKeys = []string{"name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid"}
+	volumeKeys = []string{"name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "owner"}
 	portKeys   = []string{"name", "hostPort", "hostIP", "podPort"}
 )
 
@@ -226,6 +226,8 @@ func (p *parser) volume(v *jsonpos.Value, path string) (Volume, bool) {
 			if b, ok := p.boolean(m.Value, at); ok {
 				vol.Recursive = &b
 			}
+		case "owner":
+			vol.Owner = p.oneOf(m.Value, at, volumeOwners)
 		case "mode":
 			vol.Mode, _ = p.word(m.Value, at)
 		case "uid":
@@ -248,6 +250,9 @@ func (p *parser) volume(v *jsonpos.Value, path string) (Volume, bool) {
 	return vol, p.checkVolume(v, path, vol)
 }
 
+// volumeOwners are whose the files of a host volume can be.
+const volumeOwners = " idmap app host "
+
 // maxID is the largest user or group ID; the one above means "none".
 const maxID = 1<<32 - 2
 
@@ -268,6 +273,10 @@ func (p *parser) checkVolume(v *jsonpos.Value, path string, vol Volume) bool {
 		msg = "source " + quote(vol.Source) + " is no absolute path"
 	case vol.Kind == "host" && (vol.Mode != "" || vol.UID != nil || vol.GID != nil):
 		msg = "volume of kind \"host\" cannot have \"mode\", \"uid\" or \"gid\""
+	case vol.Kind == "empty" && vol.Owner != "":
+		msg = "volume of kind \"empty\" has an \"owner\"; it has \"uid\" and \"gid\""
+	case vol.Owner != "" && !strings.Contains(volumeOwners, " "+vol.Owner+" "):
+		msg = "owner is " + quote(vol.Owner) + ", want" + strings.TrimRight(volumeOwners, " ")
 	case vol.Mode != "" && !isMode(vol.Mode):
 		msg = "mode " + quote(vol.Mode) + " is no octal number up to 7777"
 	default:

@@ -141,6 +141,8 @@ type Volume struct {
 	Mode string
 	UID  *int
 	GID  *int
+	// Owner is whose the files of a host volume are: "", "idmap", "app" or "host".
+	Owner string
 }
 
 // Port exposes a port of an app on the host.
@@ -197,6 +199,7 @@ type Options struct {
 	// HostsEntries are IP=NAME, or the word host.
 	HostsEntries []string
 	IPC          string // "", "auto", "private" or "parent"
+	PrivateUsers *bool  // nil: where the pod can have them
 }
 
 // MachineName is the name under which machined knows the pod. Characters that

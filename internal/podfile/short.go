@@ -36,7 +36,7 @@ func (p *parser) params(v *jsonpos.Value, path, text string, known []string) (ma
 	return out, good
 }
 
-// shortVolume reads "NAME,kind=host,source=/ABS[,readOnly=BOOL][,recursive=BOOL]"
+// shortVolume reads "NAME,kind=host,source=/ABS[,readOnly=BOOL][,recursive=BOOL][,owner=OWNER]"
 // or "NAME,kind=empty[,mode=0755][,uid=0][,gid=0][,readOnly=BOOL]".
 func (p *parser) shortVolume(v *jsonpos.Value, path string) (Volume, bool) {
 	text, ok := p.word(v, path)
@@ -44,7 +44,7 @@ func (p *parser) shortVolume(v *jsonpos.Value, path string) (Volume, bool) {
 		return Volume{}, false
 	}
 	ps, good := p.params(v, path, "name="+text, volumeKeys)
-	vol := Volume{Name: ps["name"], Kind: ps["kind"], Source: ps["source"], Mode: ps["mode"]}
+	vol := Volume{Name: ps["name"], Kind: ps["kind"], Source: ps["source"], Mode: ps["mode"], Owner: ps["owner"]}
 	if !isACName(vol.Name) {
 		p.errorf(v, path, "volume name ", quote(vol.Name), " is no AC name")
 		return vol, false

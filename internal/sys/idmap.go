@@ -133,17 +133,16 @@ var ErrNoIDMap = errors.New("the file system has no idmapped mounts")
 
 // IDMapMount makes the detached mount show the ids that the user namespace
 // maps those of the file system to; ErrNoIDMap if it cannot.
-func IDMapMount(tree, userns *os.File, recursive bool) error {
+func IDMapMount(tree int, userns *os.File, recursive bool) error {
 	flags := uint(unix.AT_EMPTY_PATH)
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	err := unix.MountSetattr(int(tree.Fd()), "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())})
-	switch {
-	case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EPERM:
-		return pathErr("mount_setattr", tree.Name(), fmt.Errorf("%w (%w)", ErrNoIDMap, err))
+	err := unix.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())})
+	if err == unix.EINVAL || err == unix.ENOSYS || err == unix.EPERM {
+		err = fmt.Errorf("%w (%w)", ErrNoIDMap, err)
 	}
-	return pathErr("mount_setattr", tree.Name(), err)
+	return os.NewSyscallError("mount_setattr", err)
 }
 
 // AttachTree puts a detached mount at path.

@@ -78,7 +78,7 @@ func TestIDMapMount(t *testing.T) {
 			return
 		}
 		defer tree.Close()
-		if err := IDMapMount(tree, ns, false); err != nil {
+		if err := IDMapMount(int(tree.Fd()), ns, false); err != nil {
 			t.Error(err)
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -277,6 +278,7 @@ func (a *app) podShowCmd() *cobra.Command {
 			for _, ap := range p.Apps {
 				fmt.Fprintf(a.Stdout, "# app %s, image %s\n", orDash(ap.Name), imageText(ap.Image))
 			}
+			fmt.Fprintf(a.Stdout, "# private users: %s\n", privateUsersText(p))
 			for _, f := range out.Files {
 				fmt.Fprintf(a.Stdout, "\n# %s\n%s", f.Path, f.Data)
 			}
@@ -374,6 +376,7 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	if r.Stage1, err = f.FindStage1(ctx, o); err != nil {
 		return nil, fmt.Errorf("finding the stage1 image: %w", err)
 	}
+	r.PrivateUsers = privateUsers(p, r.Stage1.Manifest)
 	spec, err := declaredSpec(p)
 	if err != nil {
 		return nil, err
@@ -388,6 +391,37 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	}
 	r.Manifest, r.Apps, err = spec.Manifest(images)
 	return r, err
+}
+
+// privateUsers says whether a declared pod gets private users when its file does
+// not: with a stage1 made for it, unless it uses the host's network, which
+// belongs to others.
+func privateUsers(p *podfile.Pod, stage1 *schema.ImageManifest) prepare.PrivateUsers {
+	switch {
+	case p.Rkt.PrivateUsers != nil && *p.Rkt.PrivateUsers:
+		return prepare.WantPrivateUsers
+	case p.Rkt.PrivateUsers != nil || hostNetwork(p):
+		return prepare.NoPrivateUsers
+	}
+	if v, _ := stage1.Annotations.Get(abi.AnnotationPrivateUsers); v != "true" {
+		return prepare.NoPrivateUsers
+	}
+	return prepare.DefaultPrivateUsers
+}
+
+func hostNetwork(p *podfile.Pod) bool { return slices.Contains(splitNet(p.Rkt.Net), "host") }
+
+// privateUsersText is what a pod's file leads to.
+func privateUsersText(p *podfile.Pod) string {
+	switch {
+	case p.Rkt.PrivateUsers == nil && hostNetwork(p):
+		return "none (it uses the host's network)"
+	case p.Rkt.PrivateUsers == nil:
+		return "an own range"
+	case *p.Rkt.PrivateUsers:
+		return `an own range ("privateUsers": true)`
+	}
+	return `none ("privateUsers": false)`
 }
 
 func declaredImage(ctx context.Context, st *stores, f *image.Fetcher, i podfile.Image) (image.Image, error) {
@@ -424,6 +458,12 @@ func declaredSpec(p *podfile.Pod) (*prepare.PodSpec, error) {
 			return nil, err
 		}
 		s.Volumes = append(s.Volumes, *vol)
+		if v.Owner != "" {
+			if s.Owners == nil {
+				s.Owners = map[string]string{}
+			}
+			s.Owners[v.Name] = v.Owner
+		}
 	}
 	for _, po := range p.Ports {
 		ep := types.ExposedPort{Name: types.ACName(po.Name), HostPort: uint(po.HostPort)}
@@ -501,6 +541,7 @@ func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
 			s.Annotations = append(s.Annotations, [2]string{key, strings.Join(apps, ",")})
 		}
 	}
+	owners := map[string]string{}
 	for _, m := range ap.Mounts {
 		sm := schema.Mount{Volume: types.ACName(m.Volume), Path: m.Path}
 		if m.AppVolume != nil {
@@ -508,11 +549,17 @@ func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
 				return nil, err
 			}
 			sm.Volume = sm.AppVolume.Name
+			if m.AppVolume.Owner != "" {
+				owners[m.AppVolume.Name] = m.AppVolume.Owner
+			}
 		}
 		if sm.Volume == "" {
 			return nil, errors.New("a mount names no volume")
 		}
 		s.Mounts = append(s.Mounts, sm)
+	}
+	if len(owners) > 0 {
+		s.Annotations = append(s.Annotations, [2]string{abi.AnnotationVolumeOwner, abi.FormatVolumeOwners(owners)})
 	}
 	return s, nil
 }

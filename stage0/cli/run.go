@@ -63,7 +63,7 @@ type podOptions struct {
 func (o *podOptions) flags(cmd *cobra.Command, running bool) {
 	f := cmd.Flags()
 	f.StringVar(&o.manifest, "pod-manifest", "", "run the pod of this manifest `FILE`")
-	f.StringArrayVar(&o.volumes, "volume", nil, "`NAME,kind=host,source=/DIR[,readOnly=BOOL][,recursive=BOOL]` or NAME,kind=empty[,mode=0755][,uid=0][,gid=0]")
+	f.StringArrayVar(&o.volumes, "volume", nil, "`NAME,kind=host,source=/DIR[,readOnly=BOOL][,recursive=BOOL][,owner=idmap|app|host]` or NAME,kind=empty[,mode=0755][,uid=0][,gid=0]")
 	f.StringArrayVar(&o.ports, "port", nil, "forward a port of the host: `NAME:[HOSTIP:]HOSTPORT`")
 	f.BoolVar(&o.inheritEnv, "inherit-env", false, "give apps the variables of this environment that nothing else sets")
 	f.StringArrayVar(&o.setEnv, "set-env", nil, "environment variable `NAME=VALUE` of all apps")

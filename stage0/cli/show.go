@@ -29,6 +29,7 @@ type podJSON struct {
 	Machine         string            `json:"machine,omitempty"`
 	Unit            string            `json:"unit,omitempty"`
 	Networks        []podfs.Network   `json:"networks,omitempty"`
+	PrivateUsers    string            `json:"private_users,omitempty"`
 	AppNames        []string          `json:"app_names,omitempty"`
 	Apps            []appJSON         `json:"apps,omitempty"`
 	CreatedAt       int64             `json:"created_at,omitempty"`
@@ -50,7 +51,8 @@ type appJSON struct {
 }
 
 func newPodJSON(d *pod.Pod, m *schema.PodManifest) podJSON {
-	p := podJSON{Name: d.UUID, State: string(d.State), DeclaredName: d.DeclaredName(), Unit: d.Unit(), Networks: d.Networks()}
+	p := podJSON{Name: d.UUID, State: string(d.State), DeclaredName: d.DeclaredName(), Unit: d.Unit(), Networks: d.Networks(),
+		PrivateUsers: d.PrivateUsers()}
 	if d.State.Ran() {
 		p.Machine = d.Machine()
 	}
@@ -142,11 +144,11 @@ func (a *app) listCmd() *cobra.Command {
 			out := []podJSON{}
 			w := table(a.Stdout)
 			if !noLegend && format == "" {
-				id := ""
+				id, users := "", ""
 				if full {
-					id = "IMAGE ID\t"
+					id, users = "IMAGE ID\t", "\tPRIVATE USERS"
 				}
-				fmt.Fprintf(w, "UUID\tAPP\tIMAGE NAME\t%sSTATE\tCREATED\tSTARTED\tNETWORKS\n", id)
+				fmt.Fprintf(w, "UUID\tAPP\tIMAGE NAME\t%sSTATE\tCREATED\tSTARTED\tNETWORKS%s\n", id, users)
 			}
 			seen := newManifests()
 			for _, d := range all {
@@ -243,6 +245,9 @@ func row(w io.Writer, d *pod.Pod, m *schema.PodManifest, seen *seenManifests, fu
 		started = when(t, full)
 	}
 	first := fmt.Sprintf("%s\t%s\t%s\t%s", d.State, created, started, networks(d))
+	if full {
+		first += "\t" + orDash(d.PrivateUsers())
+	}
 	id := func(s string) string {
 		if full {
 			return s + "\t"
@@ -422,6 +427,9 @@ func (a *app) printStatus(d *pod.Pod, format string) error {
 	}
 	if d.State == pod.Running || d.State == pod.Exited {
 		fmt.Fprintf(w, "networks=%s\n", networks(d))
+	}
+	if r := d.PrivateUsers(); r != "" {
+		fmt.Fprintf(w, "private-users=%s\n", r)
 	}
 	if d.State.Ran() {
 		if d.State == pod.Running {

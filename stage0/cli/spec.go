@@ -2,12 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/appc/spec/schema/types"
 
+	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/stage0/prepare"
 )
 
@@ -15,9 +17,15 @@ import (
 func (a *app) spec(g *grammar, po *podOptions) (*prepare.PodSpec, error) {
 	p := &prepare.PodSpec{UID: os.Getuid(), GID: os.Getgid()}
 	for _, v := range po.volumes {
-		vol, err := types.VolumeFromString(v)
+		vol, owner, err := parseVolume(v)
 		if err != nil {
 			return nil, fmt.Errorf("--volume %q: %w", v, err)
+		}
+		if owner != "" {
+			if p.Owners == nil {
+				p.Owners = map[string]string{}
+			}
+			p.Owners[vol.Name.String()] = owner
 		}
 		for _, have := range p.Volumes {
 			if have.Name == vol.Name {
@@ -57,6 +65,31 @@ func (a *app) spec(g *grammar, po *podOptions) (*prepare.PodSpec, error) {
 		p.Apps = append(p.Apps, s)
 	}
 	return p, nil
+}
+
+// parseVolume reads --volume: the form that appc defines, and an owner.
+func parseVolume(text string) (*types.Volume, string, error) {
+	var rest []string
+	owner := ""
+	for part := range strings.SplitSeq(text, ",") {
+		v, ok := strings.CutPrefix(part, "owner=")
+		if !ok {
+			rest = append(rest, part)
+			continue
+		}
+		if owner != "" {
+			return nil, "", errors.New("the owner is given twice")
+		}
+		if err := abi.CheckOwner(v); err != nil {
+			return nil, "", err
+		}
+		owner = v
+	}
+	vol, err := types.VolumeFromString(strings.Join(rest, ","))
+	if err == nil && owner != "" && vol.Kind != "host" {
+		err = errors.New("only a volume of kind host has an owner; an empty one has uid and gid")
+	}
+	return vol, owner, err
 }
 
 func (ia *appArgs) isolators() (types.Isolators, error) {

@@ -63,6 +63,10 @@ func (d *Pod) Machine() string {
 // Unit is the unit the pod was started as, "" if by hand.
 func (d *Pod) Unit() string { return d.text(podfs.UnitName) }
 
+// PrivateUsers are the ids of the host that are the pod's, SHIFT:COUNT; "" if
+// its root is the host's.
+func (d *Pod) PrivateUsers() string { return d.text(podfs.PrivateUsers) }
+
 // Scope is the scope machined makes for a pod that was started by hand.
 func (d *Pod) Scope() string { return podfs.Scope(d.Machine()) }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
 
+	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/oci"
@@ -52,8 +53,10 @@ type PodSpec struct {
 	Inherited, Environment [][2]string
 	Isolators              types.Isolators
 	Annotations            [][2]string
-	UserAnnotations        map[string]string
-	UserLabels             map[string]string
+	// Owners say whose the files of host volumes are, by the volumes' names.
+	Owners          map[string]string
+	UserAnnotations map[string]string
+	UserLabels      map[string]string
 	// UID and GID run an app whose image says nothing about users.
 	UID, GID int
 }
@@ -78,6 +81,9 @@ func (p *PodSpec) Manifest(images []image.Image) ([]byte, []App, error) {
 	}
 	if len(apps) == 0 {
 		return nil, nil, errors.New("pod must contain at least one application")
+	}
+	if len(p.Owners) > 0 {
+		p.Annotations = append(p.Annotations, [2]string{abi.AnnotationVolumeOwner, abi.FormatVolumeOwners(p.Owners)})
 	}
 	annotations, err := annotate(nil, append([][2]string{{"coreos.com/rkt/stage1/mutable", "false"}}, p.Annotations...))
 	if err != nil {

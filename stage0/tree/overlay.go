@@ -102,7 +102,7 @@ func (o Overlay) mountMapped(target string) (err error) {
 		t, err := sys.CloneTree(l, false)
 		if err == nil {
 			defer t.Close()
-			err = sys.IDMapMount(t, o.IDMap, false)
+			err = sys.IDMapMount(int(t.Fd()), o.IDMap, false)
 		}
 		if err == nil {
 			err = sys.AttachTree(t, o.At) // one over the other: they are used by descriptor
@@ -129,7 +129,7 @@ func MountMapped(dir string, userns *os.File) error {
 	t, err := sys.CloneTree(dir, true)
 	if err == nil {
 		defer t.Close()
-		err = sys.IDMapMount(t, userns, true)
+		err = sys.IDMapMount(int(t.Fd()), userns, true)
 	}
 	if err == nil {
 		err = sys.AttachTree(t, dir)
@@ -148,7 +148,7 @@ func SupportsIDMap(dir string, userns *os.File, overlay bool) error {
 		return err
 	}
 	defer t.Close()
-	if err := sys.IDMapMount(t, userns, false); err != nil {
+	if err := sys.IDMapMount(int(t.Fd()), userns, false); err != nil {
 		return err
 	}
 	if overlay && !sys.KernelAtLeast(5, 19) {

@@ -17,7 +17,9 @@ import (
 
 // apply writes the plan's files and makes its mounts. The mounts are made in
 // the mount namespace that stage0 gave the pod, so nothing of them outlives it.
-func apply(p *plan.Plan, ids abi.IDRange) error {
+func apply(p *plan.Plan, ids abi.IDRange, warn func(string, ...any)) error {
+	maps := idMaps{ids: ids, warn: warn}
+	defer maps.close()
 	if err := asRoot(ids, func() error { return writeFiles(p, ids) }); err != nil {
 		return err
 	}
@@ -30,7 +32,7 @@ func apply(p *plan.Plan, ids abi.IDRange) error {
 		}
 	}
 	for _, m := range p.Mounts {
-		if err := mount(m, ids); err != nil {
+		if err := mount(m, &maps); err != nil {
 			return fmt.Errorf("mounting volume %q at %q in app %q: %w", m.Volume, m.Target, m.App, err)
 		}
 	}
@@ -93,7 +95,8 @@ func emptyVolume(e plan.EmptyVolume) error {
 // mount shows the source in the app. The source is cloned as a detached mount
 // first: what was looked at is what is mounted. The target is found by the
 // kernel inside the app's root, whatever links the image holds.
-func mount(m plan.Mount, ids abi.IDRange) error {
+func mount(m plan.Mount, maps *idMaps) error {
+	ids := maps.ids
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attr := uint(unix.AT_EMPTY_PATH)
 	if m.Recursive {
@@ -112,6 +115,9 @@ func mount(m plan.Mount, ids abi.IDRange) error {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(tree, &st); err != nil {
+		return err
+	}
+	if err := maps.apply(tree, m, &st); err != nil {
 		return err
 	}
 	root, err := rootpath.Open(podfs.AppRootfs(m.App))

@@ -159,7 +159,7 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	if err := compileFilters(env, p, in.Facts.PodDir); err != nil {
 		return err
 	}
-	if err := apply(p, in.Facts.IDs); err != nil {
+	if err := apply(p, in.Facts.IDs, env.Log.Warnf); err != nil {
 		return err
 	}
 	failpoint.Hit("stage1/applied")

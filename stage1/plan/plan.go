@@ -104,6 +104,10 @@ type File struct {
 type Mount struct {
 	App, Volume, Source, Target string
 	ReadOnly, Recursive         bool
+	// Owner is whose the files of a volume of the host are (abi.OwnerIDMap …); the
+	// app has UID and GID on the host.
+	Owner    string
+	UID, GID uint32
 }
 
 // EmptyVolume is a directory shared by the apps that name it.

@@ -9,6 +9,7 @@ import (
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
 
+	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/stage1/launch"
 )
@@ -18,6 +19,10 @@ import (
 // the image. A mount point nobody serves gets an empty volume of its own.
 func (p *Plan) volumes(in Input, ra *schema.RuntimeApp, app *types.App, s *launch.Spec) error {
 	taken := map[string]bool{}
+	owners, own, err := volumeOwners(in.Pod, ra)
+	if err != nil {
+		return err
+	}
 	for _, m := range ra.Mounts {
 		target := path.Clean("/" + m.Path)
 		if taken[target] {
@@ -25,13 +30,15 @@ func (p *Plan) volumes(in Input, ra *schema.RuntimeApp, app *types.App, s *launc
 		}
 		taken[target] = true
 		v := m.AppVolume
+		owner := own[m.Volume.String()]
 		if v == nil {
 			v = volume(in.Pod, m.Volume)
+			owner = owners[m.Volume.String()]
 		}
 		if v == nil {
 			return fmt.Errorf("dangling mount point %q: volume %q is not declared", m.Path, m.Volume)
 		}
-		if err := p.mount(in, s, v, target, point(app, target)); err != nil {
+		if err := p.mount(in, s, v, target, point(app, target), owner); err != nil {
 			return err
 		}
 	}
@@ -51,11 +58,22 @@ func (p *Plan) volumes(in Input, ra *schema.RuntimeApp, app *types.App, s *launc
 			p.warn("app %q: no volume for mount point %q (%s); an empty one is used and goes with the pod", s.Name, mp.Name, target)
 			v = &types.Volume{Name: *name, Kind: "empty"}
 		}
-		if err := p.mount(in, s, v, target, mp); err != nil {
+		if err := p.mount(in, s, v, target, mp, owners[v.Name.String()]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// volumeOwners are whose files are in volumes of the pod, and of the app alone.
+func volumeOwners(pod *schema.PodManifest, ra *schema.RuntimeApp) (all, own map[string]string, err error) {
+	text, _ := pod.Annotations.Get(abi.AnnotationVolumeOwner)
+	if all, err = abi.ParseVolumeOwners(text); err != nil {
+		return nil, nil, err
+	}
+	text, _ = ra.Annotations.Get(abi.AnnotationVolumeOwner)
+	own, err = abi.ParseVolumeOwners(text)
+	return all, own, err
 }
 
 func volume(pod *schema.PodManifest, name types.ACName) *types.Volume {
@@ -76,7 +94,7 @@ func point(app *types.App, target string) *types.MountPoint {
 	return nil
 }
 
-func (p *Plan) mount(in Input, s *launch.Spec, v *types.Volume, target string, mp *types.MountPoint) error {
+func (p *Plan) mount(in Input, s *launch.Spec, v *types.Volume, target string, mp *types.MountPoint, owner string) error {
 	if target == "/" {
 		return fmt.Errorf("volume %q cannot be mounted on the root", v.Name)
 	}
@@ -92,8 +110,13 @@ func (p *Plan) mount(in Input, s *launch.Spec, v *types.Volume, target string, m
 		if !path.IsAbs(v.Source) {
 			return fmt.Errorf("volume %q: the source %q must be an absolute path", v.Name, v.Source)
 		}
-		m.Source = v.Source
+		m.Source, m.Owner = v.Source, owner
+		m.UID, _ = in.Facts.IDs.Outside(s.UID)
+		m.GID, _ = in.Facts.IDs.Outside(s.GID)
 	case "empty":
+		if owner != "" {
+			return fmt.Errorf("volume %q: only a volume of kind host has an owner; an empty one has uid and gid", v.Name)
+		}
 		e := EmptyVolume{Name: v.Name.String(), Mode: 0o755}
 		if v.Mode != nil {
 			n, err := strconv.ParseUint(*v.Mode, 8, 32)
@@ -117,6 +140,7 @@ func (p *Plan) mount(in Input, s *launch.Spec, v *types.Volume, target string, m
 			ids[i] = int(out)
 		}
 		e.UID, e.GID = ids[0], ids[1]
+		m.Owner = abi.OwnerHost // it belongs to the pod's ids already
 		m.Source = path.Join(in.Facts.PodDir, podfs.SharedVolumes, e.Name)
 		p.Empty = append(p.Empty, e)
 	default:

@@ -113,7 +113,8 @@ func manifest(version, arch string) ([]byte, error) {
 	}{"ImageManifest", "0.8.11", buildinfo.Stage1Name,
 		[]pair{{"version", version}, {"os", "linux"}, {"arch", appc.ToAppcArch(arch, "7")}},
 		[]pair{{abi.AnnotationRun, "/ex/run"}, {abi.AnnotationEnter, "/ex/enter"}, {abi.AnnotationGC, "/ex/gc"},
-			{abi.AnnotationStop, "/ex/stop"}, {abi.AnnotationAttach, "/ex/attach"}, {abi.AnnotationVer, fmt.Sprint(abi.Version)}}}
+			{abi.AnnotationStop, "/ex/stop"}, {abi.AnnotationAttach, "/ex/attach"}, {abi.AnnotationVer, fmt.Sprint(abi.Version)},
+			{abi.AnnotationPrivateUsers, "true"}}}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
