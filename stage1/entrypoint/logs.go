@@ -3,6 +3,7 @@ package entrypoint
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,15 +48,36 @@ func openLog(l plan.Log) (int, error) {
 	return socket, nil
 }
 
+// firstPassed is the number of the first descriptor that systemd passes
+// (sd_listen_fds(3)), maxReserved how many are kept free from there.
+const firstPassed, maxReserved = 3, 256
+
+// ReserveDescriptors opens what is free of the first descriptors, so that
+// nothing else of this process, such as what the Go runtime polls with, comes
+// where sockets for the pod have to be. It is called before anything else.
+func ReserveDescriptors() []int {
+	var fds []int
+	for {
+		fd, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fds
+		}
+		if fd >= firstPassed+maxReserved {
+			unix.Close(fd)
+			return fds
+		}
+		fds = append(fds, fd)
+	}
+}
+
 // passSockets arranges for nspawn, and by it for the pod's systemd, to get
 // these sockets after those that the caller has from the host's systemd, and
-// returns the environment that says so (sd_listen_fds(3)). keep must stay open;
-// its number may change, and is returned.
-func passSockets(environ []string, fds []int, keep int) ([]string, int, error) {
+// returns the environment that says so. lock must stay open; its number may
+// change, and is returned.
+func passSockets(env Env, environ []string, fds []int, lock int) ([]string, int, error) {
 	if len(fds) == 0 {
-		return environ, keep, nil
+		return environ, lock, nil
 	}
-	const first = 3
 	have := 0
 	out := make([]string, 0, len(environ)+3)
 	var names []string
@@ -65,7 +87,7 @@ func passSockets(environ []string, fds []int, keep int) ([]string, int, error) {
 		case "LISTEN_FDS":
 			n, err := strconv.Atoi(v)
 			if err != nil || n < 0 || n > 1<<16 {
-				return nil, keep, fmt.Errorf("LISTEN_FDS=%s is no number of sockets", v)
+				return nil, lock, fmt.Errorf("LISTEN_FDS=%s is no number of sockets", v)
 			}
 			have = n
 		case "LISTEN_FDNAMES":
@@ -78,23 +100,25 @@ func passSockets(environ []string, fds []int, keep int) ([]string, int, error) {
 	for len(names) < have {
 		names = append(names, "unknown")
 	}
-	// all out of the way, then each to its place
-	all := append([]int{keep}, fds...)
-	for i, fd := range all {
-		moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, first+have+len(fds))
+	first := firstPassed + have
+	if lock >= first && lock < first+len(fds) {
+		moved, err := unix.FcntlInt(uintptr(lock), unix.F_DUPFD_CLOEXEC, firstPassed+maxReserved)
 		if err != nil {
-			return nil, keep, err
+			return nil, lock, err
 		}
-		unix.Close(fd)
-		all[i] = moved
+		env.Reserved = append(env.Reserved, lock) // it is replaced below
+		lock = moved
 	}
-	for i, fd := range all[1:] {
-		if err := unix.Dup3(fd, first+have+i, 0); err != nil {
-			return nil, keep, err
+	for i, fd := range fds {
+		if !slices.Contains(env.Reserved, first+i) {
+			env.Log.Warnf("the last lines of short-lived processes may lack the unit in the journal: descriptor %d is not free", first+i)
+			break
 		}
-		unix.Close(fd)
+		if err := unix.Dup3(fd, first+i, 0); err != nil {
+			return nil, lock, err
+		}
 		names = append(names, launch.LogSocketName)
 	}
-	return append(out, "LISTEN_FDS="+strconv.Itoa(have+len(fds)), "LISTEN_FDNAMES="+strings.Join(names, ":"),
-		"LISTEN_PID="+strconv.Itoa(os.Getpid())), all[0], nil
+	return append(out, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"),
+		"LISTEN_PID="+strconv.Itoa(os.Getpid())), lock, nil
 }

@@ -34,6 +34,8 @@ type Env struct {
 	Environ []string
 	// Signals are given back before the process becomes nspawn; may be nil.
 	Signals *interrupt.Watcher
+	// Reserved are those of ReserveDescriptors.
+	Reserved []int
 }
 
 func (e Env) get(name string) string {
@@ -183,10 +185,10 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 		environ = append(environ, "TERM="+t)
 	}
 	logs, err := openLogs(p.Logs)
-	if err == nil {
-		environ, lock, err = passSockets(environ, logs, lock)
-	}
 	if err != nil {
+		return err
+	}
+	if environ, lock, err = passSockets(env, environ, logs, lock); err != nil {
 		return err
 	}
 	// nspawn holds the lock as long as it lives and closes it for the pod's PID 1.

@@ -83,6 +83,9 @@ func passedStream() (int, error) {
 		}
 		b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
 		_, n, _, _, err := unix.Recvmsg(3+i, b, oob, unix.MSG_PEEK|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EAGAIN {
+			return -1, nil // systemd made it: none was passed
+		}
 		if err != nil {
 			return -1, fmt.Errorf("taking the journal stream from its socket: %w", err)
 		}

@@ -24,9 +24,14 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
+	var reserved []int
+	if filepath.Base(os.Args[0]) == "run" {
+		reserved = entrypoint.ReserveDescriptors()
+	}
 	ctx, signals := interrupt.Watch(context.Background())
 	debug := slices.Contains(os.Args[1:], "--debug")
-	env := entrypoint.Env{Log: journal.NewLogger("stage1", os.Getenv("JOURNAL_STREAM"), debug), Environ: os.Environ(), Signals: signals}
+	env := entrypoint.Env{Log: journal.NewLogger("stage1", os.Getenv("JOURNAL_STREAM"), debug), Environ: os.Environ(), Signals: signals,
+		Reserved: reserved}
 	var err error
 	switch name := filepath.Base(os.Args[0]); name {
 	case "run":
