@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
@@ -183,12 +184,12 @@ type session struct {
 	inFD     int
 
 	mu    sync.Mutex
-	saved *unix.Termios
+	saved *term.State
 }
 
 func newSession(app string, root, in, out, errs *os.File) *session {
 	fd := int(in.Fd())
-	return &session{app: app, root: root, in: in, out: out, err: errs, inFD: fd, terminal: isTerminal(fd)}
+	return &session{app: app, root: root, in: in, out: out, err: errs, inFD: fd, terminal: term.IsTerminal(fd)}
 }
 
 // open connects to what is wanted; an app that is just starting is waited for.

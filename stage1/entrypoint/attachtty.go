@@ -10,13 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
-
-// isTerminal reports whether a descriptor is a terminal.
-func isTerminal(fd int) bool {
-	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	return err == nil
-}
 
 // checkStreams refuses standard streams that an interactive app must not get:
 // a directory would lead it out of its root.
@@ -71,21 +66,11 @@ func (e *escape) typed(b []byte, now time.Time) ([]byte, bool) {
 // raw makes the caller's terminal pass everything on. restore undoes it; it
 // may be called at any time and more than once.
 func (s *session) raw() error {
-	t, err := unix.IoctlGetTermios(s.inFD, unix.TCGETS)
-	if err != nil {
-		return fmt.Errorf("reading the terminal's settings: %w", err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	saved := *t
-	s.saved = &saved
-	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	t.Oflag &^= unix.OPOST
-	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
-	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
-	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(s.inFD, unix.TCSETS, t); err != nil {
-		return fmt.Errorf("setting the terminal: %w", err)
+	var err error
+	if s.saved, err = term.MakeRaw(s.inFD); err != nil {
+		return fmt.Errorf("preparing the terminal: %w", err)
 	}
 	return nil
 }
@@ -94,7 +79,7 @@ func (s *session) restore() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.saved != nil {
-		_ = unix.IoctlSetTermios(s.inFD, unix.TCSETS, s.saved)
+		_ = term.Restore(s.inFD, s.saved)
 		s.saved = nil
 	}
 }
@@ -117,7 +102,7 @@ func (s *session) runTTY(ctx context.Context, w wanted) error {
 	gone := make(chan os.Signal, 1)
 	signal.Notify(gone, unix.SIGHUP, unix.SIGQUIT)
 	defer signal.Stop(gone)
-	if isTerminal(int(s.out.Fd())) {
+	if term.IsTerminal(int(s.out.Fd())) {
 		sizes := make(chan os.Signal, 1)
 		signal.Notify(sizes, unix.SIGWINCH)
 		defer signal.Stop(sizes)

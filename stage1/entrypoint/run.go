@@ -17,6 +17,7 @@ import (
 	"github.com/appc/spec/schema"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
@@ -281,7 +282,7 @@ func facts(env Env, r abi.Run, dir string) (plan.Facts, error) {
 	if b, err := os.ReadFile(podfs.MachineName); err == nil {
 		f.Machine = strings.TrimSpace(string(b))
 	}
-	f.Terminal = isTerminal(0) && isTerminal(1)
+	f.Terminal = term.IsTerminal(0) && term.IsTerminal(1)
 	f.InUnit = env.get("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())
 	f.Declared = f.InUnit && exists(podfs.DeclaredName)
 	var err error

@@ -68,7 +68,8 @@ func OpenStdio(s *Spec) (int, error) {
 		if s.Console == ConsolePipe {
 			return 2, fromConsole()
 		}
-		return 2, errors.Join(unix.Dup3(0, 1, 0), unix.Dup3(0, 2, 0)) // systemd opened it for both directions
+		// systemd opened it for both directions; the app may open it again by path
+		return 2, errors.Join(unix.Dup3(0, 1, 0), unix.Dup3(0, 2, 0), unix.Fchown(0, int(s.UID), -1))
 	}
 	errs, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {

@@ -235,6 +235,8 @@ func TestErrors(t *testing.T) {
 		{name: "empty exec", app: `,"app":{"exec":[],"user":"0","group":"0"}`, want: `empty "exec"`},
 		{name: "users not looked up", want: "not looked up", change: func(in *Input) { in.IDs = nil }},
 		{name: "dangling mount", app: `,"mounts":[{"volume":"v","path":"/x"}]`, want: `dangling mount point "/x": volume "v"`},
+		{name: "bad mode of a stream", app: `,"annotations":[{"name":"coreos.com/rkt/stage2/stdin","value":"log"}]`, want: `"log" is no mode of stdin`},
+		{name: "interactive without the flag", app: `,"annotations":[{"name":"coreos.com/rkt/stage2/stdout","value":"interactive"}]`, want: `"interactive" is no mode of stdout`},
 		{name: "mount on the root", app: `,"mounts":[{"volume":"v","path":"/x/.."}]`, pod: `,"volumes":[{"name":"v","kind":"empty"}]`, want: "on the root"},
 		{name: "mount on proc", app: `,"mounts":[{"volume":"v","path":"/proc"}]`, pod: `,"volumes":[{"name":"v","kind":"empty"}]`, want: "below /proc"},
 		{name: "mount below proc", app: `,"mounts":[{"volume":"v","path":"//proc/./sys"}]`, pod: `,"volumes":[{"name":"v","kind":"empty"}]`, want: "below /proc"},
