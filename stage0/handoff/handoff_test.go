@@ -49,6 +49,9 @@ func child1(what string, args []string) int {
 	case "enter":
 		err = Enter(dir, filepath.Join(dir, "stage1/rootfs"), m, abi.Enter{PID: 42, App: "a", Cmd: []string{"ls", "-l"}}, []string{"TERM=x", "PATH=/usr/bin:/bin"})
 	}
+	if what == "attach" {
+		err = Attach(dir, filepath.Join(dir, "stage1/rootfs"), m, 42, abi.Attach{Action: abi.AttachCustom, App: "a", Stdin: true}, args[2])
+	}
 	fmt.Println("error:", err)
 	return 1
 }
@@ -60,7 +63,8 @@ func stage1(version string) *schema.ImageManifest {
 	}
 	m, _, err := appc.ParseImageManifest([]byte(`{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/stage1","annotations":[
 {"name":"coreos.com/rkt/stage1/run","value":"/ex/run"},{"name":"coreos.com/rkt/stage1/enter","value":"../../ex/enter"},
-{"name":"coreos.com/rkt/stage1/gc","value":"/ex/gc"}` + v + `]}`))
+{"name":"coreos.com/rkt/stage1/gc","value":"/ex/gc"},
+{"name":"coreos.com/rkt/stage1/attach","value":"/ex/attach"}` + v + `]}`))
 	if err != nil {
 		return nil
 	}
@@ -81,11 +85,12 @@ func podDir(t *testing.T) string {
 	script := `#!/bin/sh
 echo "args: $*"
 echo "cwd: $(pwd)"
+echo "path: $PATH"
 env | grep -E '^(RKT|KEEP|TERM)' | sort
 [ -z "$RKT_LOCK_FD" ] || echo "lock: $(readlink /proc/self/fd/$RKT_LOCK_FD)"
 exit ${STATUS:-0}
 `
-	for _, n := range []string{"run", "enter", "gc"} {
+	for _, n := range []string{"run", "enter", "gc", "attach"} {
 		if err := os.WriteFile(filepath.Join(ex, n), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -148,6 +153,31 @@ func TestEnter(t *testing.T) {
 	for _, line := range []string{"args: --pid=42 --appname=a -- ls -l", "cwd: " + dir, "TERM=x"} {
 		if !strings.Contains(out, line+"\n") {
 			t.Errorf("no line %q in\n%s", line, out)
+		}
+	}
+}
+
+// TestAttach: a crossing entrypoint gets a clean environment.
+func TestAttach(t *testing.T) {
+	dir := podDir(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/usr/bin:/bin": "/usr/bin:/bin", "": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"} {
+		cmd := exec.Command(self, dir, "6", path)
+		cmd.Env = append(os.Environ(), "HANDOFF_TEST=attach", "KEEP=1", "TERM=x")
+		cmd.Dir = "/"
+		b, _ := cmd.CombinedOutput()
+		out := string(b)
+		for _, line := range []string{"args: --action=custom-attach --app=a --debug=false --tty-in=false --tty-out=false --stdin=true --stdout=false --stderr=false",
+			"cwd: " + dir, "RKT_STAGE1_ENTERCMD=" + filepath.Join(dir, "stage1/rootfs/ex/enter"), "RKT_STAGE1_ENTERPID=42", "path: " + want} {
+			if !strings.Contains(out, line+"\n") {
+				t.Errorf("no line %q in\n%s", line, out)
+			}
+		}
+		if strings.Contains(out, "KEEP=") || strings.Contains(out, "TERM=") {
+			t.Errorf("the caller's environment is passed on:\n%s", out)
 		}
 	}
 }
