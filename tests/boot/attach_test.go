@@ -10,8 +10,8 @@ import (
 )
 
 // turn is one turn of a conversation at a terminal: wait until the screen shows
-// text, then type keys (printf escapes).
-type turn struct{ wait, keys string }
+// text, run a script (the terminal is $tty), type keys (printf escapes).
+type turn struct{ wait, keys, run string }
 
 // converse runs a command on a terminal of its own and returns the screen,
 // without carriage returns, and the command's status. The command must end by
@@ -19,17 +19,17 @@ type turn struct{ wait, keys string }
 func (f *fixture) converse(command string, turns ...turn) (string, int) {
 	f.t.Helper()
 	args := []string{"bash", "-c", `d=$(mktemp -d); mkfifo $d/keys; cmd=$1; shift
-		script -qefc "stty rows 33 cols 77; $cmd" /dev/null <$d/keys >$d/screen 2>&1 & p=$!
+		script -qefc "tty >$d/tty; stty rows 33 cols 77; $cmd" /dev/null <$d/keys >$d/screen 2>&1 & p=$!
 		exec 3>$d/keys
 		while [ $# -gt 0 ]; do
 			for i in {1..400}; do [ -z "$1" ] || grep -qaF -- "$1" $d/screen && break; kill -0 $p 2>/dev/null || break; sleep 0.05; done
-			printf "$2" >&3; shift 2
+			tty=$(cat $d/tty); eval "$3"; printf "$2" >&3; shift 3
 		done
 		for i in {1..400}; do kill -0 $p 2>/dev/null || break; sleep 0.05; done
 		kill $p 2>/dev/null && echo "(still running)" >>$d/screen
 		wait $p; s=$?; cat $d/screen; rm -rf $d; echo "status=$s"`, "-", command}
 	for _, t := range turns {
-		args = append(args, t.wait, t.keys)
+		args = append(args, t.wait, t.keys, t.run)
 	}
 	out := strings.ReplaceAll(f.Run(f.t, args...), "\r", "")
 	i := strings.LastIndex(out, "status=")
@@ -62,7 +62,7 @@ func TestInteractive(t *testing.T) {
 		return "TERM=vt220 rkt run --net=none --interactive" + quoted(bb(script, more...))
 	}
 	t.Run("on a terminal", func(t *testing.T) {
-		screen, status := f.converse(interactive(shell), turn{"33 77", `hello\n`}, turn{"heard <hello>", `end\n`})
+		screen, status := f.converse(interactive(shell), turn{wait: "33 77", keys: `hello\n`}, turn{wait: "heard <hello>", keys: `end\n`})
 		// what is typed shows once by the terminal's echo, once by the app
 		contains(t, "the screen", screen, "all are terminals\n", "[vt220]\n", "33 77\n", "\nhello\nheard <hello>\n", "\nend\nheard <end>\n")
 		equal(t, "status", status, 7)
@@ -74,7 +74,7 @@ func TestInteractive(t *testing.T) {
 	})
 	t.Run("prepared", func(t *testing.T) {
 		uuid := f.rkt(append([]string{"prepare", "--quiet"}, bb(shell)...)...)
-		screen, status := f.converse("rkt run-prepared --net=none --interactive "+uuid, turn{"33 77", `end\n`})
+		screen, status := f.converse("rkt run-prepared --net=none --interactive "+uuid, turn{wait: "33 77", keys: `end\n`})
 		contains(t, "the screen", screen, "all are terminals\n", "heard <end>\n")
 		equal(t, "status", status, 7)
 		contains(t, "rkt status", f.rkt("status", uuid), "app-app=7")
@@ -82,11 +82,11 @@ func TestInteractive(t *testing.T) {
 		f.refused(t, []string{"one app", "2"}, "run-prepared", "--net=none", "--interactive", uuid)
 	})
 	t.Run("window", func(t *testing.T) {
-		screen, _ := f.converse(`(sleep 2; stty rows 44 cols 99 </dev/tty) & `+interactive(`trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done`), turn{"ready", ""})
+		screen, _ := f.converse(interactive(`trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done`), turn{wait: "ready", run: "stty rows 44 cols 99 <$tty"})
 		contains(t, "the screen", screen, "44 99\n")
 	})
 	t.Run("the escape kills the pod", func(t *testing.T) {
-		screen, status := f.converse(interactive(`trap "" TERM INT; echo ready; while :; do sleep 1; done`), turn{"ready", `\035\035\035`})
+		screen, status := f.converse(interactive(`trap "" TERM INT; echo ready; while :; do sleep 1; done`), turn{wait: "ready", keys: `\035\035\035`})
 		contains(t, "the screen", screen, "ready")
 		if status == 0 {
 			t.Errorf("status 0 of a pod that was killed")
@@ -178,7 +178,7 @@ func TestAttachStreams(t *testing.T) {
 		lacks(t, "the journal", f.appLog("att", "app"), "heard", "no terminal")
 	})
 	t.Run("on a terminal", func(t *testing.T) {
-		screen, status := f.converse("rkt attach --app=app att; echo left with $?; stty -a | grep -o '.icanon'", turn{"", `typed\n`}, turn{"heard <typed>", `\004`})
+		screen, status := f.converse("rkt attach --app=app att; echo left with $?; stty -a | grep -o '.icanon'", turn{keys: `typed\n`}, turn{wait: "heard <typed>", keys: `\004`})
 		contains(t, "the screen", screen, "heard <typed>\n", "left with 0\n", " icanon")
 		equal(t, "status", status, 0)
 	})
@@ -228,24 +228,24 @@ func TestAttachTerminal(t *testing.T) {
 	f.declare("tty", pod(app("app", `stty size; ls -ln $(tty) | cut -c1-30; echo "[$TERM]" >/dev/tty; `+reader, m{"stdin": "tty", "stdout": "tty", "stderr": "log", "user": "1000", "group": "1000"}), keep()))
 	f.start("tty")
 	t.Run("a terminal", func(t *testing.T) {
-		screen, status := f.converse("rkt attach --app=app tty; echo left with $?; stty -a | grep -o '.icanon'", turn{"", `one\n`}, turn{"heard <one>", `\035\035\035`})
+		screen, status := f.converse("rkt attach --app=app tty; echo left with $?; stty -a | grep -o '.icanon'", turn{keys: `one\n`}, turn{wait: "heard <one>", keys: `\035\035\035`})
 		contains(t, "the screen", screen, "one\nheard <one>\n", "detached\n", "left with 0\n", " icanon")
 		equal(t, "status", status, 0)
 		contains(t, "the journal", f.appLog("tty", "app"), "quietly one")
 	})
 	t.Run("restart, with the size of the window", func(t *testing.T) {
 		f.Run(t, "systemctl", "-M", "tty", "restart", "app.service")
-		screen, _ := f.converse("rkt attach --app=app tty; echo left with $?", turn{"", `end\n`})
+		screen, _ := f.converse("rkt attach --app=app tty; echo left with $?", turn{keys: `end\n`})
 		contains(t, "the screen", screen, "heard <end>\n", "last words\n", "left with 0\n")
 		f.Run(t, "systemctl", "-M", "tty", "start", "app.service")
 	})
 	t.Run("window", func(t *testing.T) {
 		f.declare("win", pod(app("app", `trap 'stty size' WINCH; while :; do sleep 0.1; done`, m{"stdin": "tty", "stdout": "tty", "stderr": "tty"})))
 		f.start("win")
-		screen, _ := f.converse("(sleep 2; stty rows 44 cols 99 </dev/tty) & rkt attach win", turn{"33 77", ""}, turn{"44 99", `\035\035\035`})
+		screen, _ := f.converse("rkt attach win", turn{wait: "33 77", run: "stty rows 44 cols 99 <$tty"}, turn{wait: "44 99", keys: `\035\035\035`})
 		contains(t, "the screen", screen, "33 77\n", "44 99\n")
 		// Ctrl-C is a character for the app's terminal, whose foreground the app is
-		screen, status := f.converse("rkt attach win", turn{"33 77", `\003`})
+		screen, status := f.converse("rkt attach win", turn{wait: "33 77", keys: `\003`})
 		equal(t, "status", status, 0)
 		lacks(t, "the screen", screen, "detached")
 		f.ended("rkt@win")
@@ -253,7 +253,7 @@ func TestAttachTerminal(t *testing.T) {
 	})
 	t.Run("killed", func(t *testing.T) {
 		f.Run(t, "systemctl", "-M", "tty", "restart", "app.service")
-		screen, _ := f.converse(`(sleep 1; pkill -TERM -x attach) & rkt attach --app=app tty; stty -a | grep -o '.icanon'`, turn{"", ""})
+		screen, _ := f.converse(`rkt attach --app=app tty; stty -a | grep -o '.icanon'`, turn{keys: `here\n`}, turn{wait: "heard <here>", run: "pkill -TERM -x attach"})
 		contains(t, "the screen", screen, " icanon")
 		equal(t, "the app", f.sh("systemctl -M tty is-active app.service"), "active\n")
 	})
