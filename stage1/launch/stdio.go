@@ -108,19 +108,16 @@ func OpenStdio(s *Spec) (int, error) {
 }
 
 func openStream(app, stream, mode string) (int, error) {
-	name := "/dev/null"
-	if mode == stdio.Stream {
-		name = Fifo(app, stream)
-	}
-	flags := unix.O_WRONLY
+	name, flags := "/dev/null", unix.O_WRONLY
 	if stream == "stdin" {
 		flags = unix.O_RDONLY
 	}
-	// not blocking: without a reader there would be a wait for one
-	fd, err := unix.Open(name, flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENXIO) {
-		err = errors.New("nobody is at the other end")
+	if mode == stdio.Stream {
+		// Both ends: should the helper die the app sees no end of its input, and no
+		// broken pipe, until there is another.
+		name, flags = Fifo(app, stream), unix.O_RDWR
 	}
+	fd, err := unix.Open(name, flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
 	}

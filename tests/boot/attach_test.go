@@ -202,6 +202,16 @@ func TestAttachStreams(t *testing.T) {
 		machine("start", "app.service")
 		equal(t, "with nobody attached", strings.TrimSpace(machine("is-active", "app.service")), "active")
 	})
+	t.Run("the helper is killed", func(t *testing.T) {
+		machine("restart", "app.service")
+		pid := machine("show", "--value", "-p", "MainPID", "app.service")
+		machine("kill", "-s", "KILL", "iomux@app.service")
+		f.Eventually(t, soon, "bash", "-c", `[ "$(systemctl -M att show --value -p NRestarts iomux@app.service)" = 1 ] && systemctl -M att -q is-active iomux@app.service`)
+		equal(t, "the app", machine("show", "--value", "-p", "MainPID", "app.service"), pid)
+		out := f.Do(t.Context(), strings.NewReader("another\nend\n"), "rkt", "attach", "--app=app", "att")
+		contains(t, "output", out.Stdout, "heard <another>\n", "last words\n")
+		machine("start", "app.service")
+	})
 	t.Run("a slow client", func(t *testing.T) {
 		f.declare("slow", pod(app("app", `while read l; do echo "$l"; [ "$l" = go ] && break; done; head -c 20000000 /dev/zero | tr '\0' 'x' | fold -w 100; echo; echo done >&2; sleep 3600`, m{"stdin": "stream", "stdout": "stream"})))
 		f.start("slow")
