@@ -35,9 +35,9 @@ func (p Policy) carried() filter.Program {
 		return nil
 	}
 	act := p.answers()
-	// send is sendto without an address, and recv alike: who names one means both
+	// send is sendto without an address, and recv alike: who forbids one means both
 	for short, long := range map[string]string{"send": "sendto", "recv": "recvfrom"} {
-		if a, ok := act[long]; ok {
+		if a, ok := act[long]; ok && a != filter.Allow {
 			act[short] = a
 		}
 	}

@@ -213,7 +213,7 @@ func Name(archID, nr uint32) string {
 	case archID == ArchI386:
 		return arch.I386.SyscallNumbers[int(nr)]
 	case nr&X32Bit != 0:
-		return arch.X32.SyscallNumbers[int(nr&^X32Bit)]
+		return x32Numbers()[int(nr&^X32Bit)]
 	}
 	return arch.X86_64.SyscallNumbers[int(nr)]
 }
