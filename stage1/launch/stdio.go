@@ -116,6 +116,14 @@ func openStream(app, stream, mode string) (int, error) {
 		// Both ends: should the helper die the app sees no end of its input, and no
 		// broken pipe, until there is another.
 		name, flags = Fifo(app, stream), unix.O_RDWR
+		there, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENXIO) {
+			err = errors.New("iomux is not there")
+		}
+		if err != nil {
+			return -1, fmt.Errorf("connecting %s to %q: %w", stream, name, err)
+		}
+		defer unix.Close(there) // not before the app's own is open: iomux would see an end
 	}
 	fd, err := unix.Open(name, flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {

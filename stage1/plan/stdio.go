@@ -50,9 +50,11 @@ func (p *Plan) streams(in Input, ra *schema.RuntimeApp, s *launch.Spec) error {
 // streamUnits adds to an app's unit what its streams need.
 func streamUnits(u *unitfile.File, s *launch.Spec) {
 	m := s.Modes()
-	for _, mux := range []struct{ mode, unit string }{{stdio.Stream, "iomux@"}, {stdio.TTY, "ttymux@"}} {
+	// Not Requires for streams: their helper can be restarted under the app, which
+	// would be restarted with it. The launcher sees to it that there is one.
+	for _, mux := range []struct{ mode, dep, unit string }{{stdio.Stream, "Wants", "iomux@"}, {stdio.TTY, "Requires", "ttymux@"}} {
 		if m.Has(mux.mode) {
-			u.Add("Unit", "Requires", mux.unit+s.Name+".service")
+			u.Add("Unit", mux.dep, mux.unit+s.Name+".service")
 			u.Add("Unit", "After", mux.unit+s.Name+".service")
 		}
 	}
