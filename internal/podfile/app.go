@@ -68,7 +68,7 @@ func (p *parser) app(v *jsonpos.Value, path string) App {
 		case "annotations":
 			app.Annotations = p.nameValues(m.Value, at, checkIdentifier)
 		case "systemd":
-			app.Order = p.order(m.Value, at)
+			app.Order, app.Systemd = p.appSystemd(m.Value, at)
 		case "exec":
 			if o.Exec, _ = p.strings(m.Value, at); len(o.Exec) == 0 || o.Exec[0] == "" {
 				p.errorf(m.Value, at, "names no program")

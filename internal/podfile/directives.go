@@ -74,19 +74,8 @@ func (p *parser) directives(v *jsonpos.Value, path, section string) []Directive 
 }
 
 func (p *parser) directiveValue(d *Directive, section string, v *jsonpos.Value, path string) {
-	var s string
-	switch v.Kind {
-	case jsonpos.String:
-		s = strings.Trim(v.Text, " \t")
-	case jsonpos.Number:
-		s = v.Text
-	case jsonpos.Bool:
-		s = "no"
-		if v.Bool {
-			s = "yes"
-		}
-	default:
-		p.wrongType(v, path, "a string, number, boolean or a list of them")
+	s, ok := p.systemdValue(v, path)
+	if !ok {
 		return
 	}
 	if err := unitfile.CheckValue(s); err != nil {
@@ -101,6 +90,23 @@ func (p *parser) directiveValue(d *Directive, section string, v *jsonpos.Value, 
 		return
 	}
 	d.Values = append(d.Values, s)
+}
+
+// systemdValue is a value as a unit file has it.
+func (p *parser) systemdValue(v *jsonpos.Value, path string) (string, bool) {
+	switch v.Kind {
+	case jsonpos.String:
+		return strings.Trim(v.Text, " \t"), true
+	case jsonpos.Number:
+		return v.Text, true
+	case jsonpos.Bool:
+		if v.Bool {
+			return "yes", true
+		}
+		return "no", true
+	}
+	p.wrongType(v, path, "a string, number, boolean or a list of them")
+	return "", false
 }
 
 // ownLists are the lists that rkt@.service fills; a pod file may add to them.
@@ -171,6 +177,10 @@ func refusedService(key string) string {
 		return "it is rkt's own; what the apps run is apps[].exec"
 	case "ExecStartPre", "ExecStartPost":
 		return "the unit runs nothing but the pod; use a unit of your own with Requires= and After="
+	case "ExecReload":
+		return "a reload is passed on to the apps; see apps[].systemd.service"
+	case "WatchdogSec", "WatchdogSignal":
+		return "the pod's main process sends no keep-alives, its apps may; see apps[].systemd.service"
 	case "ExecStop", "KillSignal", "RestartKillSignal", "SendSIGHUP", "SendSIGKILL", "FinalKillSignal":
 		return "a pod is shut down by SIGTERM to its main process"
 	case "ExecStopPost":

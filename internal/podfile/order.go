@@ -3,21 +3,22 @@ package podfile
 import (
 	"strings"
 
+	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 )
 
 var orderKeys = []string{"After", "Before", "Requires", "Wants", "BindsTo", "PartOf"}
 
-// order reads the "systemd" section of an app: dependencies on other apps.
-func (p *parser) order(v *jsonpos.Value, path string) Order {
-	var o Order
+// appSystemd reads the "systemd" section of an app: dependencies on other
+// apps, and directives of the app's own unit.
+func (p *parser) appSystemd(v *jsonpos.Value, path string) (o Order, ds []appunit.Directive) {
 	if !p.object(v, path) {
-		return o
+		return o, nil
 	}
 	for _, m := range v.Members {
 		at := join(path, m.Key)
-		if m.Key != "unit" {
-			p.errorf(m.Value, at, "is not supported by this version; an app's section has only \"unit\"")
+		if m.Key != "unit" && m.Key != "service" {
+			p.unknown(m, path, []string{"unit", "service"})
 			continue
 		}
 		if !p.object(m.Value, at) {
@@ -25,15 +26,45 @@ func (p *parser) order(v *jsonpos.Value, path string) Order {
 		}
 		for _, d := range m.Value.Members {
 			at := join(at, d.Key)
-			dst := o.list(d.Key)
-			if dst == nil {
-				p.report(Error, d.Pos, at, "an app's unit can only have "+strings.Join(orderKeys, ", "), nearest(d.Key, orderKeys))
-				continue
+			if m.Key == "unit" {
+				if dst := o.list(d.Key); dst != nil {
+					*dst, _ = p.oneOrMore(d.Value, at)
+					continue
+				}
 			}
-			*dst, _ = p.oneOrMore(d.Value, at)
+			ds = append(ds, p.appDirective(m.Key, d, at)...)
 		}
 	}
-	return o
+	return o, ds
+}
+
+// appDirective reads one directive; a list becomes one line each.
+func (p *parser) appDirective(section string, m jsonpos.Member, path string) []appunit.Directive {
+	values := []*jsonpos.Value{m.Value}
+	if m.Value.Kind == jsonpos.Array {
+		values = m.Value.Items
+	}
+	var out []appunit.Directive
+	for _, v := range values {
+		s, ok := p.systemdValue(v, path)
+		if !ok {
+			continue
+		}
+		if msg := appunit.Check(section, m.Key, s); msg != "" {
+			known := appunit.Known(section)
+			if section == "unit" {
+				known = append(known, orderKeys...)
+			}
+			p.report(Error, m.Pos, path, msg, nearest(m.Key, known))
+			continue
+		}
+		name := "Service"
+		if section == "unit" {
+			name = "Unit"
+		}
+		out = append(out, appunit.Directive{Section: name, Key: m.Key, Value: s})
+	}
+	return out
 }
 
 func (o *Order) list(key string) *[]string {

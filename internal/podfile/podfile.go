@@ -17,6 +17,7 @@ package podfile
 import (
 	"strconv"
 
+	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 	"github.com/rkt-systemd/rkt/internal/stdio"
 )
@@ -91,6 +92,8 @@ type App struct {
 	Stdio stdio.Modes
 	// Order tells how the app's unit relates to other apps of the pod.
 	Order Order
+	// Systemd are directives of the app's own unit.
+	Systemd []appunit.Directive
 }
 
 // Image says which image an app runs: Ref alone, or ID, or Name with Labels

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/podunit"
 	"github.com/rkt-systemd/rkt/internal/stdio"
@@ -43,7 +44,7 @@ It is the unit rkt@NAME.service: systemctl daemon-reload, then systemctl start r
 			return &exitError{abi.ExitNoArgs}
 		},
 	}
-	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd())
+	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd(), a.podReloadCmd())
 	return cmd
 }
 
@@ -542,6 +543,9 @@ func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
 		}
 	}
 	owners := map[string]string{}
+	if len(ap.Systemd) > 0 {
+		s.Annotations = append(s.Annotations, [2]string{appunit.Annotation, appunit.Encode(ap.Systemd)})
+	}
 	for _, m := range ap.Mounts {
 		sm := schema.Mount{Volume: types.ACName(m.Volume), Path: m.Path}
 		if m.AppVolume != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/buildinfo"
 	"github.com/rkt-systemd/rkt/internal/interrupt"
 	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/internal/sys"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/config"
 	"github.com/rkt-systemd/rkt/stage0/image"
@@ -94,6 +95,8 @@ var errSilent = &exitError{abi.ExitFailure}
 // detects, 2 without a command. A pod's own status never comes through here,
 // since rkt has become the pod by then.
 func Main(ctx context.Context, s System) int {
+	// sockets of a pod's unit are for the pod, not for the programs that fetch its images
+	sys.HoldFDs(sys.ListenFDs(os.Getenv))
 	a := &app{System: s}
 	defer func() { journal.Settle(a.log) }()
 	root := a.root()

@@ -79,6 +79,9 @@ func Exec(dir string, m *schema.ImageManifest, r abi.Run, lock *os.File, environ
 	if err := sys.KeepOnExec(lock); err != nil {
 		return err
 	}
+	if err := sys.PassFDs(sys.ListenFDs(os.Getenv)); err != nil {
+		return fmt.Errorf("passing sockets on: %w", err)
+	}
 	return sys.Exec(prog, append([]string{prog}, args...), env)
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/interrupt"
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/internal/sys"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage1/network"
 	"github.com/rkt-systemd/rkt/stage1/plan"
@@ -84,6 +86,8 @@ func Run(ctx context.Context, env Env, args []string) error {
 	}
 	// plugins and other helpers must not hold the pod's lock
 	unix.CloseOnExec(lock)
+	passed := sys.ListenFDs(env.get)
+	sys.HoldFDs(passed)
 	dir, err := os.Getwd()
 	if err != nil {
 		return err
@@ -99,6 +103,7 @@ func Run(ctx context.Context, env Env, args []string) error {
 	if err := isolation(in, &in.Facts); err != nil {
 		return err
 	}
+	in.Facts.Listeners = listeners(passed)
 	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
 	// What cannot be run at all shall not come near the network.
 	p, err := plan.Make(in)
@@ -195,6 +200,9 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	// nspawn holds the lock as long as it lives and closes it for the pod's PID 1.
 	if _, err := unix.FcntlInt(uintptr(lock), unix.F_SETFD, 0); err != nil {
 		return fmt.Errorf("keeping the pod's lock: %w", err)
+	}
+	if err := sys.PassFDs(sys.ListenFDs(env.get)); err != nil {
+		return fmt.Errorf("passing sockets on: %w", err)
 	}
 	failpoint.Hit("stage1/exec")
 	if err := env.Signals.Release(); err != nil {
@@ -380,7 +388,10 @@ func forwardedPorts(in plan.Input) ([]network.Port, error) {
 		case p.HostPort <= 0 || p.HostPort > 65535:
 			return nil, fmt.Errorf("port %q: %d is not a valid host port", e.Name, p.HostPort)
 		}
-		out = append(out, p)
+		// what comes to a socket that was passed needs no forwarding
+		if !slices.ContainsFunc(in.Facts.Listeners, func(l plan.Listener) bool { return l.Protocol == p.Protocol && l.Port == p.HostPort }) {
+			out = append(out, p)
+		}
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -94,14 +95,15 @@ func Exec(s *Spec, c Command) error {
 	if c.User != nil {
 		user = *c.User
 	}
-	if s.Notify && c.Kind == Main {
-		env = setEnv(env, "NOTIFY_SOCKET=/run/systemd/notify")
+	passed := 0
+	if c.Kind == Main {
+		env, passed = s.fromSystemd(env)
 	}
 	closeDirectories()
 	if err := s.place(c.Kind); err != nil {
 		return err
 	}
-	_ = unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
+	_ = unix.CloseRange(uint(3+passed), 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
 	if podProg != nil {
 		if err := podProg.Install(); err != nil {
 			return &Error{ExitSyscalls, err}
@@ -149,6 +151,28 @@ func Exec(s *Spec, c Command) error {
 	closeIf(notify)
 	err = become(prog, file, c.Argv, env)
 	return &Error{ExitExec, explain(file, err)}
+}
+
+// fromSystemd adds what systemd tells the app itself: where to notify, how
+// often to send keep-alives, and how many sockets it passes, from descriptor 3 on.
+func (s *Spec) fromSystemd(env []string) ([]string, int) {
+	var names []string
+	if s.Notify || s.Watchdog {
+		env = setEnv(env, "NOTIFY_SOCKET=/run/systemd/notify")
+		names = append(names, "WATCHDOG_USEC", "WATCHDOG_PID")
+	}
+	passed := 0
+	if s.Sockets {
+		names = append(names, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+		passed, _ = strconv.Atoi(os.Getenv("LISTEN_FDS"))
+		passed = min(max(passed, 0), 1024)
+	}
+	for _, n := range names {
+		if v, ok := os.LookupEnv(n); ok {
+			env = setEnv(env, n+"="+v)
+		}
+	}
+	return env, passed
 }
 
 // filters reads the app's filter, and the pod's if the process lacks it.

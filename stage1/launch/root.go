@@ -36,7 +36,7 @@ func enterRoot(s *Spec) error {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
 	var notify string
-	if s.Notify {
+	if s.Notify || s.Watchdog {
 		notify = "/run/systemd/notify"
 	}
 	r, err := openRoot(s.Root)

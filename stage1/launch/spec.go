@@ -63,6 +63,14 @@ type Spec struct {
 	Stdout  string `json:"stdout,omitempty"`
 	Stderr  string `json:"stderr,omitempty"`
 	Console string `json:"console,omitempty"`
+	// Reload are commands that have the app reload, in order.
+	Reload [][]string `json:"reload,omitempty"`
+	// Restarts says that the app may be started again after it has ended.
+	Restarts bool `json:"restarts,omitempty"`
+	// Watchdog says that the app sends keep-alives to systemd.
+	Watchdog bool `json:"watchdog,omitempty"`
+	// Sockets says that systemd passes sockets to the app.
+	Sockets bool `json:"sockets,omitempty"`
 	// Notify says that the app itself tells systemd when it is ready.
 	Notify bool `json:"notify,omitempty"`
 	// Binds are single files of the pod shown in the app.

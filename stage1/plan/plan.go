@@ -62,6 +62,8 @@ type Facts struct {
 	AppArmorProfiles  []string
 	// Devices are the sources of host volumes that are device nodes.
 	Devices map[string]Device
+	// Listeners are the sockets that were passed to rkt.
+	Listeners []Listener
 	// LdSoCache says that the host has /etc/ld.so.cache.
 	LdSoCache bool
 	// IDs are the ids that the pod has of the host; the zero value without a user
@@ -143,7 +145,7 @@ func Make(in Input) (*Plan, error) {
 		return nil, err
 	}
 	p.file(strings.TrimPrefix(launch.Dir, "/")+".list", 0o644, []byte(strings.Join(names, "\n")+"\n"))
-	if err := p.target(names); err != nil {
+	if err := p.target(); err != nil {
 		return nil, err
 	}
 	if err := p.choosePodFilter(); err != nil {
@@ -256,11 +258,18 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	if err := p.streams(in, ra, &s); err != nil {
 		return err
 	}
+	if err := p.sockets(in, app, &s); err != nil {
+		return err
+	}
+	own, err := directives(ra, &s)
+	if err != nil {
+		return err
+	}
 	nameFiles(&s, in)
 	p.Apps = append(p.Apps, s)
 	// The contract's copy of the environment, for other programs that enter.
 	p.file(path.Join(podfs.EnvDir, name), 0o600, []byte(strings.Join(s.Env, "\n")+"\n"))
-	return p.unit(ra, img, &s, limits)
+	return p.unit(ra, img, &s, limits, own)
 }
 
 // checkIDs refuses users and groups that a pod with private users has not got.

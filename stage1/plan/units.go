@@ -10,6 +10,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
+	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/unitfile"
 	"github.com/rkt-systemd/rkt/stage1/launch"
@@ -17,7 +18,7 @@ import (
 
 // unit writes the app's service. Everything the app itself sees is the
 // launcher's; the unit has order, limits and outcome.
-func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.Spec, limits []limit) error {
+func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.Spec, limits []limit, own []appunit.Directive) error {
 	u := unitfile.New("rkt stage1")
 	u.Set("Unit", "Description", fmt.Sprintf("App %s (%s)", s.Name, appc.DisplayName(img)))
 	u.Add("Unit", "DefaultDependencies", "no")
@@ -39,6 +40,10 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 			}
 			u.Add("Unit", key, other+".service")
 		}
+	}
+	if s.Sockets {
+		u.Add("Unit", "Requires", s.Name+".socket")
+		u.Add("Unit", "After", s.Name+".socket")
 	}
 	if s.Out != "" {
 		out := "out@" + s.Name + ".socket"
@@ -78,6 +83,12 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 	for _, l := range limits {
 		u.Add("Service", l.key, l.value)
 	}
+	for _, d := range own {
+		u.Add(d.Section, d.Key, d.Value)
+	}
+	for i := range s.Reload {
+		u.Command("Service", "ExecReload", "/rkt-stage2", "reload", s.Name, fmt.Sprint(i))
+	}
 	b, err := u.Bytes()
 	if err != nil {
 		return err
@@ -88,15 +99,16 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 
 // target is what PID 1 starts: it is reached, and the pod ready, when every
 // app has started.
-func (p *Plan) target(apps []string) error {
+func (p *Plan) target() error {
 	u := unitfile.New("rkt stage1")
 	u.Add("Unit", "Description", "Pod Started")
 	u.Add("Unit", "DefaultDependencies", "no")
 	u.Add("Unit", "Wants", "dbus.socket supervisor-ready.service")
 	u.Add("Unit", "After", "dbus.socket")
-	for _, a := range apps {
-		u.Add("Unit", "Requires", a+".service")
-		u.Add("Unit", "After", a+".service")
+	for i := range p.Apps {
+		start := starter(&p.Apps[i])
+		u.Add("Unit", "Requires", start)
+		u.Add("Unit", "After", start)
 	}
 	b, err := u.Bytes()
 	if err != nil {

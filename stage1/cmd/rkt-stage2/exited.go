@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rkt-systemd/rkt/stage1/launch"
 )
 
 const (
@@ -38,6 +40,9 @@ func exited(args []string) error {
 	}
 	if status == 0 {
 		return nil
+	}
+	if s, err := launch.ReadSpec(app); err == nil && s.Restarts {
+		return nil // when systemd gives it up, FailureAction=exit ends the pod
 	}
 	f, err := os.OpenFile(firstFailure, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if errors.Is(err, os.ErrExist) {

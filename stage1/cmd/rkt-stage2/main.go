@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, errors.New("usage: rkt-stage2 init|initpipe|console|app|handler|hold|exited|enter|shell|out|iomux|ttymux …"))
+		fail(2, errors.New("usage: rkt-stage2 init|initpipe|console|app|handler|reload|hold|exited|enter|shell|out|iomux|ttymux …"))
 	}
 	var err error
 	args := os.Args[2:]
@@ -36,6 +37,8 @@ func main() {
 		err = runApp(args)
 	case "handler":
 		err = runHandler(args)
+	case "reload":
+		err = reload(args)
 	case "hold":
 		err = hold(args)
 	case "exited":
@@ -126,6 +129,31 @@ func runHandler(args []string) error {
 		return err
 	}
 	return launch.Exec(s, launch.Command{Kind: launch.Handler, Argv: argv})
+}
+
+// reload runs a reload command of an app: arguments NAME NUMBER.
+func reload(args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: rkt-stage2 reload NAME NUMBER")
+	}
+	s, err := launch.ReadSpec(args[0])
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil || n < 0 || n >= len(s.Reload) {
+		return fmt.Errorf("app %q has no reload command %q", args[0], args[1])
+	}
+	argv := append([]string{}, s.Reload[n]...)
+	for i := range argv {
+		if argv[i] == "$MAINPID" || argv[i] == "${MAINPID}" {
+			argv[i] = os.Getenv("MAINPID")
+		}
+	}
+	if err := openJournal(s); err != nil {
+		return err
+	}
+	return launch.Exec(s, launch.Command{Kind: launch.Entrant, Argv: argv})
 }
 
 func hold(args []string) error {
