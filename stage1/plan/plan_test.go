@@ -173,8 +173,14 @@ func verify(t *testing.T, p *Plan) {
 		if path, ok := strings.CutPrefix(f.Path, podfs.UnitDir+"/"); ok {
 			// the programs are the pod's: here any will do
 			text := strings.ReplaceAll(string(f.Data), "/rkt-stage2", "/bin/true")
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
+			}
+			if strings.HasSuffix(path, ".conf") {
+				continue // a drop-in, read with its unit
 			}
 			units = append(units, filepath.Join(dir, path))
 		}

@@ -105,6 +105,14 @@ func (p *Plan) sockets(in Input, app *types.App, s *launch.Spec) error {
 		return err
 	}
 	p.file(path.Join(podfs.UnitDir, s.Name+".socket"), 0o644, b)
+	// systemd hands out the sockets that it was passed before it looks at its first
+	// job, to units that are loaded by then: the root slice always is.
+	u = unitfile.New("rkt stage1")
+	u.Add("Unit", "Before", s.Name+".socket")
+	if b, err = u.Bytes(); err != nil {
+		return err
+	}
+	p.file(path.Join(podfs.UnitDir, "-.slice.d", s.Name+".conf"), 0o644, b)
 	return nil
 }
 

@@ -26,8 +26,13 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 	u.Add("Unit", "After", "pod.target")
 	u.Add("Unit", "Conflicts", "shutdown.target")
 	u.Add("Unit", "Before", "shutdown.target")
-	// The first app that fails ends the pod with its status.
-	u.Add("Unit", "FailureAction", "exit")
+	if s.Restarts {
+		// FailureAction= takes effect before a restart, OnFailure= when there is none.
+		u.Add("Unit", "OnFailure", "gave-up@"+s.Name+".service")
+	} else {
+		// The first app that fails ends the pod with its status.
+		u.Add("Unit", "FailureAction", "exit")
+	}
 	keys := abi.OrderAnnotations()
 	for _, key := range []string{"After", "Before", "Requires", "Wants", "BindsTo", "PartOf"} {
 		v, ok := ra.Annotations.Get(keys[key])

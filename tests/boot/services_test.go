@@ -39,16 +39,16 @@ func TestSocketActivation(t *testing.T) {
 		f.sh("systemctl daemon-reload; systemctl start rkt-test.socket")
 	}
 	t.Cleanup(func() {
-		f.sh("systemctl stop rkt-test.socket rkt@sock.service; rm -f /etc/systemd/system/rkt-test.socket; systemctl daemon-reload")
+		f.sh("systemctl stop rkt-test.socket rkt@sock.service 2>/dev/null || true; rm -f /etc/systemd/system/rkt-test.socket; systemctl daemon-reload")
 	})
 	for _, c := range []struct{ listen, ask, answer string }{
-		{"ListenStream=18080", "exec 3<>/dev/tcp/127.0.0.1/18080; cat <&3", "socket 0 of one"},
-		{"ListenStream=127.0.0.1:18080\nListenStream=[::1]:18080", "exec 3<>/dev/tcp/::1/18080; cat <&3", "socket 1 of one"},
+		{"ListenStream=18080\nListenDatagram=18037", "exec 3<>/dev/tcp/127.0.0.1/18080; cat <&3", "socket 0 of one"},
+		{"ListenStream=127.0.0.1:18080\nListenStream=[::1]:18080\nListenDatagram=127.0.0.1:18037", "exec 3<>/dev/tcp/::1/18080; cat <&3", "socket 1 of one"},
 		{"ListenStream=18080\nListenDatagram=18037", "exec 3<>/dev/udp/127.0.0.1/18037; echo x >&3; timeout 10 head -1 <&3", "datagram 1 of one"},
 	} {
 		unit(c.listen)
 		equal(t, "before a connection", f.show("rkt@sock", "ActiveState"), "inactive")
-		stdout, stderr, code := f.trySh(c.ask)
+		stdout, stderr, code := f.Try("timeout", "20", "bash", "-c", c.ask)
 		if code != 0 || strings.TrimSpace(stdout) != c.answer {
 			t.Errorf("%s: answer %q, want %q; status %d\n%s", c.listen, stdout, c.answer, code, stderr)
 		}
@@ -57,12 +57,19 @@ func TestSocketActivation(t *testing.T) {
 	}
 	f.forget("sock")
 	f.sh("rm -f /etc/systemd/system/rkt-test.socket; systemctl daemon-reload")
-	// The same for a pod run by a transient unit.
-	f.sh(`systemd-run -q --unit=rkt-test-sock --socket-property=ListenStream=18081 -p Type=notify -p NotifyAccess=all -p Delegate=yes -p KillMode=mixed \
-		rkt run --net=none ` + image + ` 2>&1`)
-	t.Cleanup(func() { f.Try("systemctl", "stop", "rkt-test-sock.socket", "rkt-test-sock.service") })
-	// its port is not exposed: the socket would have to listen on the app's own number, so that the app is not reached
-	f.sh("systemctl stop rkt-test-sock.socket rkt-test-sock.service 2>/dev/null || true")
+	// A pod run by a transient unit: its port is not exposed, so that the socket must have the app's own number.
+	web := appOf("/svc", "serve")
+	web["ports"] = []m{{"name": "web", "port": 18081, "protocol": "tcp", "socketActivated": true}}
+	direct := f.svc("svc-direct", web)
+	f.sh(`systemd-run -q --collect --unit=rkt-test-sock --socket-property=ListenStream=18081 -p Type=notify -p NotifyAccess=all -p Delegate=yes -p KillMode=mixed \
+		rkt run --net=none ` + direct + ` 2>&1`)
+	stdout, stderr, code := f.Try("timeout", "20", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/18081; cat <&3")
+	if code != 0 || strings.TrimSpace(stdout) != "socket 0 of svc-direct" {
+		t.Errorf("transient unit: answer %q; status %d\n%s", stdout, code, stderr)
+	}
+	equal(t, "the transient unit", f.show("rkt-test-sock", "ActiveState"), "active")
+	f.sh("systemctl stop rkt-test-sock.socket rkt-test-sock.service")
+	equal(t, "after the stop", f.show("rkt-test-sock", "LoadState"), "not-found")
 	f.unchanged(before)
 }
 

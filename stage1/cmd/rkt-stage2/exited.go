@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -42,8 +43,28 @@ func exited(args []string) error {
 		return nil
 	}
 	if s, err := launch.ReadSpec(app); err == nil && s.Restarts {
-		return nil // when systemd gives it up, FailureAction=exit ends the pod
+		return nil // see gaveUp
 	}
+	return failed(app, status)
+}
+
+// gaveUp ends the pod after an app that systemd will not restart any more.
+func gaveUp(args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: rkt-stage2 gave-up NAME")
+	}
+	b, err := os.ReadFile(filepath.Join(statusDir, args[0]))
+	status := 1
+	if err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n > 0 && n < 256 {
+			status = n
+		}
+	}
+	return failed(args[0], status)
+}
+
+// failed ends the pod with the status of the first app that failed.
+func failed(app string, status int) error {
 	f, err := os.OpenFile(firstFailure, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if errors.Is(err, os.ErrExist) {
 		return nil
