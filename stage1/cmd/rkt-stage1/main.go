@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	var reserved []int
-	if filepath.Base(os.Args[0]) == "run" {
+	if slices.ContainsFunc(os.Args[1:], func(a string) bool { return strings.HasPrefix(a, "--private-users=") }) {
 		reserved = entrypoint.ReserveDescriptors()
 	}
 	ctx, signals := interrupt.Watch(context.Background())
