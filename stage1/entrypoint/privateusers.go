@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/sys"
 )
 
@@ -34,4 +36,21 @@ func openNetwork(dir string, ids abi.IDRange) error {
 		}
 	}
 	return nil
+}
+
+// giveToPod makes a file that this program opened in the pod belong to the
+// pod's root, if that is not the host's.
+func giveToPod(f *os.File) error {
+	b, err := os.ReadFile(podfs.PrivateUsers)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ids, err := abi.ParseIDRange(strings.TrimSpace(string(b)))
+	if err != nil {
+		return err
+	}
+	return f.Chown(int(ids.Shift), -1)
 }

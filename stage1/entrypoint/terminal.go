@@ -40,6 +40,7 @@ func openTerminal(proc string) (*terminal, error) {
 			err = errno
 		} else {
 			t.peer = os.NewFile(peer, "pts")
+			err = giveToPod(t.peer)
 		}
 	}
 	if err == nil {

@@ -252,6 +252,11 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	if err != nil {
 		return err
 	}
+	if in.Facts.IDs.Count > 0 {
+		// nspawn takes it from a pod with private users, and what enters shall have no more than the app
+		low, _ := launch.CapByName("CAP_NET_BIND_SERVICE")
+		s.Caps &^= low
+	}
 	if err := p.volumes(in, ra, app, &s); err != nil {
 		return err
 	}

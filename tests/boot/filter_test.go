@@ -95,11 +95,12 @@ systemctl daemon-reload; systemctl start rkt@filter`)
 	}
 }
 
-// TestFilterBites tries denied and allowed calls in a running app.
+// TestFilterBites tries denied and allowed calls in a running app, one without
+// private users, which can make no devices.
 func TestFilterBites(t *testing.T) {
 	h := open(t).Host
 	h.Sh(t, `mkdir -p /etc/rkt/pods; cat >/etc/rkt/pods/bites.json <<'X'
-{"apps":[{"name":"app","image":"/var/tmp/img/busybox.aci","exec":["/bin/sleep","1000"]}],"rkt":{"net":"none"}}
+{"apps":[{"name":"app","image":"/var/tmp/img/busybox.aci","exec":["/bin/sleep","1000"]}],"rkt":{"net":"none","privateUsers":false}}
 X
 systemctl daemon-reload; systemctl start rkt@bites`)
 	t.Cleanup(func() {

@@ -213,11 +213,16 @@ func TestPrivateUsersNeverShared(t *testing.T) {
 // by a published one, and pings.
 func TestPrivateUsersNetwork(t *testing.T) {
 	f := open(t)
+	declare := func() {
+		f.declare("pu-net", m{"apps": []m{app("web", `mkdir -p /www; echo hello >/www/index.html; ls /sys/class/net; exec httpd -f -p 80 -h /www`,
+			m{"app": m{"exec": []string{"/bin/sh"}, "user": "0", "group": "0", "ports": []m{{"name": "http", "port": 80, "protocol": "tcp"}}}})},
+			"ports": []string{"http:18080"}})
+		f.start("pu-net")
+	}
+	declare() // the first makes chains of the firewall that stay
+	f.forget("pu-net")
 	before := f.snapshot()
-	f.declare("pu-net", m{"apps": []m{app("web", `mkdir -p /www; echo hello >/www/index.html; ls /sys/class/net; exec httpd -f -p 80 -h /www`,
-		m{"app": m{"exec": []string{"/bin/sh"}, "user": "0", "group": "0", "ports": []m{{"name": "http", "port": 80, "protocol": "tcp"}}}})},
-		"ports": []string{"http:18080"}})
-	f.start("pu-net")
+	declare()
 	f.shift("pu-net")
 	f.Eventually(t, soon, "bash", "-c", `curl -sf --max-time 2 http://127.0.0.1:18080/ | grep -q hello`)
 	log := f.appLog("pu-net", "web")
