@@ -155,8 +155,8 @@ func TestSeccomp(t *testing.T) {
 		{"insecure paths and capabilities", "Invalid cross-device link\nSeccomp_filters:\t2\n", []string{"--insecure-options=paths,capabilities"}, nil, image},
 		{"errno", "mkdir 1 Permission denied\nSeccomp_filters:\t2\n", nil, []string{"--seccomp", "mode=remove,errno=EACCES,mkdir,mkdirat"}, ""},
 		{"kill", "mkdir 159 Bad system call\nSeccomp_filters:\t2\n", nil, []string{"--seccomp", "mode=remove,mkdir,mkdirat"}, ""},
-		{"default list and more", "mkdir 0 \nSeccomp_filters:\t2\n", nil, []string{"--seccomp", "mode=retain,@rkt/default-whitelist,settimeofday"}, ""},
-		{"Docker's deny list", "mkdir 0 \nSeccomp_filters:\t2\n", nil, []string{"--seccomp", "mode=remove,errno=EPERM,@docker/default-blacklist"}, ""},
+		{"default list and more", "mkdir 0\nSeccomp_filters:\t2\n", nil, []string{"--seccomp", "mode=retain,@rkt/default-whitelist,settimeofday"}, ""},
+		{"Docker's deny list", "mkdir 0\nSeccomp_filters:\t2\n", nil, []string{"--seccomp", "mode=remove,errno=EPERM,@docker/default-blacklist"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			args := append(append([]string{"--net=none"}, c.flags...), bb(probe, c.app...)...)
@@ -220,7 +220,7 @@ func relative(t *testing.T, f *fixture, out string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, own, _ := strings.Cut(f.sh("grep Seccomp_filters /proc/1/status"), "\t")
+	_, own, _ := strings.Cut(f.sh("grep Seccomp_filters /proc/self/status"), "\t")
 	o, err := strconv.Atoi(strings.TrimSpace(own))
 	if err != nil {
 		t.Fatal(err)
