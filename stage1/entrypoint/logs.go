@@ -49,8 +49,9 @@ func openLog(l plan.Log) (int, error) {
 }
 
 // firstPassed is the number of the first descriptor that systemd passes
-// (sd_listen_fds(3)), maxReserved how many are kept free from there.
-const firstPassed, maxReserved = 3, 256
+// (sd_listen_fds(3)), maxReserved how many are kept free from there: a table of
+// more than 64 descriptors is made anew, for which the kernel waits 10 ms or so.
+const firstPassed, maxReserved = 3, 32
 
 // ReserveDescriptors opens what is free of the first descriptors, so that
 // nothing else of this process, such as what the Go runtime polls with, comes
