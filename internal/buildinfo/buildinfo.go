@@ -15,6 +15,8 @@ var (
 	// Stage1Name and Stage1Version identify the default stage1 image in the store.
 	Stage1Name    = "coreos.com/rkt/stage1-nspawn"
 	Stage1Version = Version
+	// FlyName is the name of the stage1 image of the fly flavour.
+	FlyName = "coreos.com/rkt/stage1-fly"
 	// LocalConfig and DataDir are the built-in defaults of the global flags.
 	LocalConfig = "/etc/rkt"
 	DataDir     = "/var/lib/rkt"

@@ -120,6 +120,11 @@ func mount(m plan.Mount, maps *idMaps) error {
 	if err := maps.apply(tree, m, &st); err != nil {
 		return err
 	}
+	return attachVolume(tree, m, ids, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+}
+
+// attachVolume mounts a detached tree at its target in the app's root.
+func attachVolume(tree int, m plan.Mount, ids abi.IDRange, dir bool) error {
 	root, err := rootpath.Open(podfs.AppRootfs(m.App))
 	if err != nil {
 		return err
@@ -127,7 +132,7 @@ func mount(m plan.Mount, maps *idMaps) error {
 	defer root.Close()
 	var target *os.File
 	err = asRoot(ids, func() (err error) {
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if dir {
 			target, err = root.MkdirAll(m.Target, rootpath.Dir{UID: ids.Shift, GID: ids.Shift})
 		} else {
 			target, err = fileTarget(root, m.Target, ids)

@@ -24,7 +24,10 @@ const (
 // place gives the calling thread the app's root. All processes of a running app
 // share its mount namespace: a handler sees what the app mounted, and an
 // administrator what the app sees.
-func (s *Spec) place(kind Kind) error {
+func (s *Spec) place(kind Kind, leader int) error {
+	if s.Fly {
+		return s.placeFly(kind, leader)
+	}
 	if kind == Entrant {
 		if joined, err := s.join(); joined || err != nil {
 			return err
@@ -141,10 +144,16 @@ func cgroupOf(pid string) string {
 // join makes the calling process one of the running app's: control group,
 // limits, mount namespace. It says false if the app has no process.
 func (s *Spec) join() (bool, error) {
-	pid, cgroup := mainProcess(s.Name)
+	pid, _ := mainProcess(s.Name)
 	if pid == 0 {
 		return false, nil
 	}
+	return s.joinProcess(pid)
+}
+
+// joinProcess is join for a process whose number is known.
+func (s *Spec) joinProcess(pid int) (bool, error) {
+	cgroup := cgroupOf(strconv.Itoa(pid))
 	proc := "/proc/" + strconv.Itoa(pid)
 	ns, err := unix.Open(proc+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -152,7 +161,7 @@ func (s *Spec) join() (bool, error) {
 	}
 	defer unix.Close(ns)
 	l, err := limitsOf(strconv.Itoa(pid))
-	if again, _ := mainProcess(s.Name); again != pid {
+	if cgroup == "" || cgroupOf(strconv.Itoa(pid)) != cgroup {
 		return false, nil
 	}
 	if err != nil {

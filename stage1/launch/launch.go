@@ -58,6 +58,10 @@ type Command struct {
 	// FromHost is set for a process that comes from outside the pod: it has not
 	// inherited the pod's system call filter.
 	FromHost bool
+	// Keep is a descriptor that stays open in the program; 0 means none.
+	Keep int
+	// Leader is the process whose app an entrant of the fly flavour joins.
+	Leader int
 	// Dir overrides the app's working directory.
 	Dir string
 	// Env is added to the app's environment.
@@ -99,18 +103,25 @@ func Exec(s *Spec, c Command) error {
 	if c.Kind == Main {
 		env, passed = s.fromSystemd(env)
 	}
-	closeDirectories()
-	if err := s.place(c.Kind); err != nil {
+	closeDirectories(c.Keep)
+	if err := s.place(c.Kind, c.Leader); err != nil {
 		return err
 	}
 	_ = unix.CloseRange(uint(3+passed), 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
+	if c.Keep > 0 {
+		if _, err := unix.FcntlInt(uintptr(c.Keep), unix.F_SETFD, 0); err != nil {
+			return &Error{1, fmt.Errorf("keeping the pod's lock: %w", err)}
+		}
+	}
 	if podProg != nil {
 		if err := podProg.Install(); err != nil {
 			return &Error{ExitSyscalls, err}
 		}
 	}
-	if err := bound(s.Caps); err != nil {
-		return &Error{ExitCaps, err}
+	if !s.Fly {
+		if err := bound(s.Caps); err != nil {
+			return &Error{ExitCaps, err}
+		}
 	}
 	if err := credentials(user.UID, user.GID, user.Groups); err != nil {
 		return err
@@ -224,14 +235,14 @@ func setEnv(env []string, kv string) []string {
 // closeDirectories closes every directory this process was left with: a
 // working directory below /proc/self/fd would lead out of the root through
 // them. All else, among it what the Go runtime polls with, is closed by exec.
-func closeDirectories() {
+func closeDirectories(keep int) {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return // no /proc, no way through it
 	}
 	for _, e := range fds {
 		var fd int
-		if _, err := fmt.Sscanf(e.Name(), "%d", &fd); err != nil || fd < 3 {
+		if _, err := fmt.Sscanf(e.Name(), "%d", &fd); err != nil || fd < 3 || fd == keep {
 			continue
 		}
 		var st unix.Stat_t

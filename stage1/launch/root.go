@@ -72,11 +72,16 @@ func enterRoot(s *Spec) error {
 			return fmt.Errorf("making the root of app %q read-only: %w", s.Name, err)
 		}
 	}
+	return r.pivot(s.Root)
+}
+
+// pivot makes the root the thread's /.
+func (r *root) pivot(name string) error {
 	if err := unix.Fchdir(r.fd); err != nil {
-		return fmt.Errorf("entering %q: %w", s.Root, err)
+		return fmt.Errorf("entering %q: %w", name, err)
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("making %q the root: %w", s.Root, err)
+		return fmt.Errorf("making %q the root: %w", name, err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("leaving the pod's root: %w", err)

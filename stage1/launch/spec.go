@@ -71,6 +71,10 @@ type Spec struct {
 	Watchdog bool `json:"watchdog,omitempty"`
 	// Sockets says that systemd passes sockets to the app.
 	Sockets bool `json:"sockets,omitempty"`
+	// Fly says that the app runs on the host, in nothing but a root of its own;
+	// Journal that the host's journal is to be reached from there.
+	Fly     bool `json:"fly,omitempty"`
+	Journal bool `json:"journal,omitempty"`
 	// Notify says that the app itself tells systemd when it is ready.
 	Notify bool `json:"notify,omitempty"`
 	// Binds are single files of the pod shown in the app.

@@ -1,5 +1,5 @@
-// Command mkstage1 makes the stage1 image of the nspawn flavour: the programs,
-// the units and the compiled system call filters, as an ACI. The same input
+// Command mkstage1 makes a stage1 image as an ACI: of the nspawn flavour the
+// programs, the units and the compiled system call filters, of fly the programs. The same input
 // gives the same bytes.
 package main
 
@@ -30,8 +30,9 @@ func main() {
 	stage1 := flag.String("stage1", "", "the built rkt-stage1")
 	stage2 := flag.String("stage2", "", "the built rkt-stage2")
 	arch := flag.String("arch", runtime.GOARCH, "architecture, as Go names it")
+	flavor := flag.String("flavor", "nspawn", "nspawn or fly")
 	flag.Parse()
-	if err := run(*out, *version, *stage1, *stage2, *arch); err != nil {
+	if err := run(*flavor, *out, *version, *stage1, *stage2, *arch); err != nil {
 		fmt.Fprintln(os.Stderr, "mkstage1:", err)
 		os.Exit(1)
 	}
@@ -45,7 +46,37 @@ type entry struct {
 	isDir  bool
 }
 
-func run(out, version, stage1, stage2, arch string) error {
+// fly makes the image of the fly flavour: the programs, and nothing to boot.
+func fly(out, version, stage1, arch string) error {
+	tree := map[string]entry{}
+	for _, d := range []string{"", "etc", "ex", "opt", "opt/stage2", "rkt", "rkt/status", "rkt/env"} {
+		tree[d] = entry{mode: 0o755, isDir: true}
+	}
+	b, err := os.ReadFile(stage1)
+	if err != nil {
+		return err
+	}
+	tree["init"] = entry{mode: 0o755, data: b}
+	annotations := []pair{{abi.AnnotationVer, fmt.Sprint(abi.Version)}}
+	for _, a := range [][2]string{{abi.AnnotationRun, "fly-run"}, {abi.AnnotationEnter, "fly-enter"}, {abi.AnnotationGC, "fly-gc"}, {abi.AnnotationStop, "fly-stop"}} {
+		tree["ex/"+a[1]] = entry{link: "../init", isLink: true}
+		annotations = append(annotations, pair{a[0], "/ex/" + a[1]})
+	}
+	m, err := manifest(buildinfo.FlyName, version, arch, annotations)
+	if err != nil {
+		return err
+	}
+	return write(out, m, tree)
+}
+
+func run(flavor, out, version, stage1, stage2, arch string) error {
+	switch flavor {
+	case "nspawn":
+	case "fly":
+		return fly(out, version, stage1, arch)
+	default:
+		return fmt.Errorf("unknown flavor %q", flavor)
+	}
 	tree := map[string]entry{}
 	for _, d := range []string{"", "dev", "etc", "ex", "opt", "opt/stage2", "proc", "rkt", "rkt/apps", "rkt/env", "rkt/filters", "rkt/iottymux", "rkt/status",
 		"rkt/volumes", "root", "run", "sys", "usr", "var", "var/lib", "var/log"} {
@@ -92,29 +123,29 @@ func run(out, version, stage1, stage2, arch string) error {
 	if err != nil {
 		return err
 	}
-	m, err := manifest(version, arch)
+	m, err := manifest(buildinfo.Stage1Name, version, arch, []pair{{abi.AnnotationRun, "/ex/run"}, {abi.AnnotationEnter, "/ex/enter"},
+		{abi.AnnotationGC, "/ex/gc"}, {abi.AnnotationStop, "/ex/stop"}, {abi.AnnotationAttach, "/ex/attach"},
+		{abi.AnnotationVer, fmt.Sprint(abi.Version)}, {abi.AnnotationPrivateUsers, "true"}})
 	if err != nil {
 		return err
 	}
 	return write(out, m, tree)
 }
 
-func manifest(version, arch string) ([]byte, error) {
-	type pair struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	}
+// pair is a label or an annotation of a manifest.
+type pair struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+func manifest(name, version, arch string, annotations []pair) ([]byte, error) {
 	m := struct {
 		ACKind      string `json:"acKind"`
 		ACVersion   string `json:"acVersion"`
 		Name        string `json:"name"`
 		Labels      []pair `json:"labels"`
 		Annotations []pair `json:"annotations"`
-	}{"ImageManifest", "0.8.11", buildinfo.Stage1Name,
-		[]pair{{"version", version}, {"os", "linux"}, {"arch", appc.ToAppcArch(arch, "7")}},
-		[]pair{{abi.AnnotationRun, "/ex/run"}, {abi.AnnotationEnter, "/ex/enter"}, {abi.AnnotationGC, "/ex/gc"},
-			{abi.AnnotationStop, "/ex/stop"}, {abi.AnnotationAttach, "/ex/attach"}, {abi.AnnotationVer, fmt.Sprint(abi.Version)},
-			{abi.AnnotationPrivateUsers, "true"}}}
+	}{"ImageManifest", "0.8.11", name, []pair{{"version", version}, {"os", "linux"}, {"arch", appc.ToAppcArch(arch, "7")}}, annotations}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, err

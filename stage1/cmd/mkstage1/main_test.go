@@ -28,7 +28,7 @@ func TestImage(t *testing.T) {
 	var images [2][]byte
 	for i := range images {
 		out := filepath.Join(dir, "out.aci")
-		if err := run(out, "1.2.3", filepath.Join(dir, "s1"), filepath.Join(dir, "s2"), "amd64"); err != nil {
+		if err := run("nspawn", out, "1.2.3", filepath.Join(dir, "s1"), filepath.Join(dir, "s2"), "amd64"); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(out)
@@ -95,5 +95,51 @@ func TestImage(t *testing.T) {
 		if strings.HasSuffix(name, ".mount") || strings.HasSuffix(name, ".automount") {
 			t.Errorf("the image has the mount unit %s", name)
 		}
+	}
+}
+
+// TestFly: the image of the fly flavour names its own entrypoints.
+func TestFly(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "s1"), []byte("s1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "fly.aci")
+	if err := run("fly", out, "1.2.3", filepath.Join(dir, "s1"), "", "amd64"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[h.Name] = true
+		if h.Name == "manifest" {
+			b, err := io.ReadAll(r)
+			if err != nil || !bytes.Contains(b, []byte(`"coreos.com/rkt/stage1-fly"`)) || !bytes.Contains(b, []byte(`"/ex/fly-run"`)) {
+				t.Errorf("manifest %s, %v", b, err)
+			}
+		}
+	}
+	for _, n := range []string{"rootfs/init", "rootfs/ex/fly-run", "rootfs/ex/fly-enter", "rootfs/ex/fly-gc", "rootfs/ex/fly-stop"} {
+		if !names[n] {
+			t.Errorf("the image lacks %q: %v", n, names)
+		}
+	}
+	if err := run("kvm", out, "1.2.3", filepath.Join(dir, "s1"), "", "amd64"); err == nil {
+		t.Error("an unknown flavour is made")
 	}
 }

@@ -41,6 +41,14 @@ func main() {
 		err = entrypoint.Enter(env, os.Args[1:])
 	case "gc":
 		err = entrypoint.GC(ctx, env, os.Args[1:])
+	case "fly-run":
+		err = entrypoint.FlyRun(ctx, env, os.Args[1:])
+	case "fly-enter":
+		err = entrypoint.FlyEnter(env, os.Args[1:])
+	case "fly-gc":
+		err = entrypoint.FlyGC(os.Args[1:])
+	case "fly-stop":
+		err = entrypoint.FlyStop(os.Args[1:])
 	case "attach":
 		err = entrypoint.Attach(ctx, env, os.Args[1:])
 	case "stop":
