@@ -503,8 +503,10 @@ func volumeOf(v *podfile.Volume) (*types.Volume, error) {
 	if v.Mode != "" {
 		out.Mode = &v.Mode
 	}
-	// JSON is where the library checks and sets the defaults
-	b, err := json.Marshal(out)
+	// Reading JSON is where the library sets the defaults and checks; writing it
+	// refuses an empty volume that lacks what has a default.
+	type incomplete types.Volume
+	b, err := json.Marshal((*incomplete)(out))
 	if err == nil {
 		err = json.Unmarshal(b, out)
 	}
