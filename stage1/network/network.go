@@ -258,11 +258,17 @@ func teardown(ctx context.Context, podDir, uuid, localConfig string) error {
 	if err != nil {
 		return err
 	}
+	interrupted := false
+	if len(names) > 0 {
+		if interrupted, err = begun(podDir); err != nil {
+			return err
+		}
+	}
 	slices.Sort(names)
 	slices.Reverse(names)
 	var errs []error
 	for _, name := range names {
-		if err := del(ctx, podDir, uuid, localConfig, netns, name); err != nil {
+		if err := del(ctx, podDir, uuid, localConfig, netns, name, interrupted); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -280,7 +286,7 @@ func teardown(ctx context.Context, podDir, uuid, localConfig string) error {
 	return os.Remove(filepath.Join(podDir, podfs.Netns))
 }
 
-func del(ctx context.Context, podDir, uuid, localConfig, netns, file string) error {
+func del(ctx context.Context, podDir, uuid, localConfig, netns, file string, interrupted bool) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -297,6 +303,9 @@ func del(ctx context.Context, podDir, uuid, localConfig, netns, file string) err
 	defer cancel()
 	if err := client(podDir, localConfig).DelNetworkList(ctx, list, runtimeConf(uuid, netns, a)); err != nil {
 		return fmt.Errorf("leaving network %q: %w", list.Name, err)
+	}
+	if interrupted {
+		return sweepMasquerade(ctx, list.Name, uuid)
 	}
 	return nil
 }
