@@ -195,6 +195,49 @@ func (r *Root) mkdirAll(name string, d Dir, links int) (*os.File, error) {
 	return nil, r.wrap("mkdir", name, syscall.EBUSY)
 }
 
+// MkFile makes the empty file name and its missing parents, following links
+// inside the root, dangling ones too, and returns what is there opened (O_PATH).
+// d is for the parents.
+func (r *Root) MkFile(name string, d Dir) (*os.File, error) {
+	if d.Mode == 0 {
+		d.Mode = 0o755
+	}
+	name = clean(name)
+	for range maxLinks {
+		f, err := r.OpenPath(name, false)
+		base := path.Base(name)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || base == "." || base == ".." {
+			return f, err
+		}
+		parent, err := r.mkdirAll(path.Dir(name), d, maxLinks)
+		if err != nil {
+			return nil, err
+		}
+		fd, err := makeFile(int(parent.Fd()), base)
+		target, lerr := sys.Readlinkat(int(parent.Fd()), base)
+		parent.Close()
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), name), nil
+		case !errors.Is(err, fs.ErrExist):
+			return nil, r.wrap("create", name, err)
+		case lerr != nil:
+			continue // someone was faster
+		case !path.IsAbs(target):
+			target = path.Dir(name) + "/" + target
+		}
+		name = trim(target)
+	}
+	return nil, r.wrap("create", name, syscall.ELOOP)
+}
+
+func makeFile(dir int, base string) (int, error) {
+	if err := sys.Mknodat(dir, base, syscall.S_IFREG|0o644, 0, 0); err != nil {
+		return -1, err
+	}
+	return sys.Openat(dir, base, sys.O_PATH|sys.O_NOFOLLOW, 0)
+}
+
 func makeDir(parent *os.File, base string, d Dir) (*os.File, error) {
 	dir := int(parent.Fd())
 	if err := sys.Mkdirat(dir, base, 0o700); err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -135,7 +134,7 @@ func attachVolume(tree int, m plan.Mount, ids abi.IDRange, dir bool) error {
 		if dir {
 			target, err = root.MkdirAll(m.Target, rootpath.Dir{UID: ids.Shift, GID: ids.Shift})
 		} else {
-			target, err = fileTarget(root, m.Target, ids)
+			target, err = root.MkFile(m.Target, rootpath.Dir{UID: ids.Shift, GID: ids.Shift})
 		}
 		return err
 	})
@@ -143,22 +142,15 @@ func attachVolume(tree int, m plan.Mount, ids abi.IDRange, dir bool) error {
 		return err
 	}
 	defer target.Close()
+	var at, top unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(target.Fd()), &at), unix.Fstat(root.Fd(), &top)); err != nil {
+		return err
+	}
+	if at.Dev == top.Dev && at.Ino == top.Ino {
+		return fmt.Errorf("%q leads to the root of the app, which no volume may cover", m.Target)
+	}
+	if (at.Mode&unix.S_IFMT == unix.S_IFDIR) != (st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		return fmt.Errorf("of %q and the source %q one is a directory, the other is not", m.Target, m.Source)
+	}
 	return unix.MoveMount(tree, "", int(target.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-}
-
-// fileTarget opens a file to mount another on, making it when it is missing.
-func fileTarget(root *rootpath.Root, name string, ids abi.IDRange) (*os.File, error) {
-	f, err := root.OpenPath(name, false)
-	if !errors.Is(err, os.ErrNotExist) {
-		return f, err
-	}
-	parent, err := root.MkdirAll(filepath.Dir(strings.TrimRight(name, "/")), rootpath.Dir{UID: ids.Shift, GID: ids.Shift})
-	if err != nil {
-		return nil, err
-	}
-	defer parent.Close()
-	if err := unix.Mknodat(int(parent.Fd()), filepath.Base(name), unix.S_IFREG|0o644, 0); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, err
-	}
-	return root.OpenPath(name, false)
 }

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -53,9 +54,22 @@ func lookup(name string, env []string, dir string) (string, error) {
 	return "", diagnose("Unable to open %q: not found in PATH %q", name, search)
 }
 
+// executable says why p is no program of the app. What only a magic link of
+// /proc leads to is none: it would be the launcher, or what somebody left open.
 func executable(p string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(p, &st); err != nil {
+		return explain(p, err)
+	}
+	fd, err := unix.Openat2(unix.AT_FDCWD, p, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		if errors.Is(err, unix.ELOOP) {
+			return diagnose("%q leads out of the app by a link of /proc; programs are files of the image", p)
+		}
+		return explain(p, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fstat(fd, &st); err != nil {
 		return explain(p, err)
 	}
 	switch {
