@@ -149,7 +149,7 @@ func attachVolume(tree int, m plan.Mount, ids abi.IDRange, dir bool) error {
 	if at.Dev == top.Dev && at.Ino == top.Ino {
 		return fmt.Errorf("%q leads to the root of the app, which no volume may cover", m.Target)
 	}
-	if (at.Mode&unix.S_IFMT == unix.S_IFDIR) != (st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+	if (at.Mode&unix.S_IFMT == unix.S_IFDIR) != dir {
 		return fmt.Errorf("of %q and the source %q one is a directory, the other is not", m.Target, m.Source)
 	}
 	return unix.MoveMount(tree, "", int(target.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)

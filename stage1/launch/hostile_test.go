@@ -29,6 +29,8 @@ const (
 type order struct {
 	Spec  Spec
 	Decoy string
+	// Fly makes the root of the flavour without isolation.
+	Fly bool
 	// Dirs are working directories to try.
 	Dirs []string
 	// Programs are to be looked up.
@@ -94,13 +96,26 @@ func (o *order) obey() (*findings, error) {
 	if err := podRoot(); err != nil {
 		return nil, err
 	}
-	closeDirectories()
+	closeDirectories(-1)
 	f := &findings{Dirs: map[string]string{}, Found: map[string]string{}}
+	if o.Fly {
+		err := FlyRoot(o.Spec.Root)
+		if err == nil {
+			err = o.Spec.placeFly(Main, 0)
+		}
+		if err != nil {
+			f.Refused = err.Error()
+			return f, nil
+		}
+		f.walk(o)
+		return f, nil
+	}
 	if err := enterRoot(&o.Spec); err != nil {
 		f.Refused = err.Error()
 		return f, nil
 	}
 	f.check(o)
+	f.walk(o)
 	for _, d := range o.Dirs {
 		if err := chdir(d); err != nil {
 			f.Dirs[d] = err.Error()
@@ -138,6 +153,10 @@ func (f *findings) check(o *order) {
 	if b, err := os.ReadFile("/run/systemd/journal/mark"); string(b) != "of the pod" {
 		f.wrong("the pod's journal is %q, %v", b, err)
 	}
+}
+
+// walk looks for what is of the host.
+func (f *findings) walk(o *order) {
 	for _, b := range o.Spec.Binds {
 		if got, err := os.ReadFile(b.Target); string(got) != "of the pod" {
 			f.wrong("%s is %q, %v", b.Target, got, err)
@@ -262,6 +281,21 @@ func TestHostileRoots(t *testing.T) {
 			}
 			for _, w := range f.Wrong {
 				t.Error(w)
+			}
+			// Without isolation as well: there /run is the image's own.
+			root = t.TempDir()
+			if err := r.Make(root); err != nil {
+				t.Fatal(err)
+			}
+			f = child(t, order{Spec: hostileSpec(root), Decoy: dir, Fly: true})
+			switch {
+			case r.Culprit != "" && !strings.HasPrefix(r.Culprit, "/run") && !strings.Contains(f.Refused, r.Culprit):
+				t.Errorf("fly: refused with %q, which does not name %q", f.Refused, r.Culprit)
+			case r.Culprit == "" && f.Refused != "":
+				t.Errorf("fly: refused: %s", f.Refused)
+			}
+			for _, w := range f.Wrong {
+				t.Errorf("fly: %s", w)
 			}
 			// The databases of users are read by who enters.
 			begin := time.Now()
