@@ -12,13 +12,13 @@ import (
 
 // Annotations of a stage1 image manifest that name its entrypoints.
 const (
-	prefix           = "coreos.com/rkt/stage1/"
-	AnnotationRun    = prefix + "run"
-	AnnotationEnter  = prefix + "enter"
-	AnnotationGC     = prefix + "gc"
-	AnnotationStop   = prefix + "stop"
-	AnnotationVer    = prefix + "interface-version"
-	AnnotationMutabl = prefix + "mutable"
+	prefix            = "coreos.com/rkt/stage1/"
+	AnnotationRun     = prefix + "run"
+	AnnotationEnter   = prefix + "enter"
+	AnnotationGC      = prefix + "gc"
+	AnnotationStop    = prefix + "stop"
+	AnnotationVer     = prefix + "interface-version"
+	AnnotationMutable = prefix + "mutable"
 )
 
 // Annotations of an app in a pod manifest that order its unit among those of

@@ -25,6 +25,7 @@ type appArgs struct {
 	readOnly                                       bool
 	groups                                         []int
 	mounts                                         []schema.Mount
+	owners                                         map[string]string // of volumes of the app alone
 	environment                                    [][2]string
 	annotations, userAnnotations, userLabels       [][2]string
 	memory, cpu                                    string

@@ -11,6 +11,7 @@ import (
 
 	"github.com/appc/spec/schema"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
@@ -71,16 +72,20 @@ func (o *podOptions) flags(cmd *cobra.Command, running bool) {
 	f.BoolVar(&o.noOverlay, "no-overlay", false, "copy images instead of mounting overlays")
 	f.BoolVar(&o.private, "private-users", false, "give the pod user and group ids of its own: its root is nobody on the host")
 	policyFlags(cmd, &o.policy, &o.storeOnly, &o.noStore, string(image.PullNew))
-	f.StringVar(&o.stage1.Path, "stage1-path", "", "stage1 image `FILE`")
-	f.StringVar(&o.stage1.URL, "stage1-url", "", "stage1 image `URL`")
-	f.StringVar(&o.stage1.Name, "stage1-name", "", "stage1 image `NAME[:VERSION]`")
-	f.StringVar(&o.stage1.Hash, "stage1-hash", "", "stage1 image `HASH` in the store")
-	f.StringVar(&o.stage1.FromDir, "stage1-from-dir", "", "stage1 image `FILE` in the directory of stage1 images")
+	stage1Flags(f, &o.stage1)
 	if running {
 		f.StringVar(&o.uuidFile, "uuid-file-save", "", "write the pod's UUID to this `FILE`")
 	} else {
 		f.BoolVar(&o.quiet, "quiet", false, "print only the UUID")
 	}
+}
+
+func stage1Flags(f *pflag.FlagSet, o *image.Stage1Options) {
+	f.StringVar(&o.Path, "stage1-path", "", "stage1 image `FILE`")
+	f.StringVar(&o.URL, "stage1-url", "", "stage1 image `URL`")
+	f.StringVar(&o.Name, "stage1-name", "", "stage1 image `NAME[:VERSION]`")
+	f.StringVar(&o.Hash, "stage1-hash", "", "stage1 image `HASH` in the store")
+	f.StringVar(&o.FromDir, "stage1-from-dir", "", "stage1 image `FILE` in the directory of stage1 images")
 }
 
 func policyFlags(cmd *cobra.Command, policy *string, storeOnly, noStore *bool, def string) {
@@ -458,7 +463,7 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 	}
 	run := abi.Run{Debug: a.debug, Net: splitNet(so.net), LocalConfig: a.localConfig, Hostname: so.hostname, Interactive: so.interactive,
 		DisableCaps: insecure.Has(image.InsecureCapabilities), DisablePaths: insecure.Has(image.InsecurePaths),
-		DisableSeccomp: insecure.Has(image.InsecureSeccomp), ResolvMode: names.resolvMode, HostsMode: names.hostsMode, IPC: so.ipc,
+		DisableSeccomp: insecure.Has(image.InsecureSeccomp), ResolvMode: names.resolvMode, HostsMode: names.hostsMode, IPC: so.ipc, Mutable: prepare.Mutable(m),
 		UUID: h.UUID}
 	ids, err := idrange.Of(h.Dir())
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/stage0/pod"
+	"github.com/rkt-systemd/rkt/stage0/prepare"
 )
 
 // timeLayout is what scripts parse: milliseconds, trailing zeros dropped.
@@ -31,21 +32,9 @@ type podJSON struct {
 	Networks        []podfs.Network   `json:"networks,omitempty"`
 	PrivateUsers    string            `json:"private_users,omitempty"`
 	AppNames        []string          `json:"app_names,omitempty"`
-	Apps            []appJSON         `json:"apps,omitempty"`
+	Apps            []appInfo         `json:"apps,omitempty"`
 	CreatedAt       int64             `json:"created_at,omitempty"`
 	StartedAt       int64             `json:"started_at,omitempty"`
-	UserAnnotations map[string]string `json:"user_annotations,omitempty"`
-	UserLabels      map[string]string `json:"user_labels,omitempty"`
-}
-
-type appJSON struct {
-	Name            string            `json:"name"`
-	State           string            `json:"state"`
-	CreatedAt       *int64            `json:"created_at,omitempty"`
-	StartedAt       *int64            `json:"started_at,omitempty"`
-	FinishedAt      *int64            `json:"finished_at,omitempty"`
-	ExitCode        *int              `json:"exit_code,omitempty"`
-	ImageID         string            `json:"image_id"`
 	UserAnnotations map[string]string `json:"user_annotations,omitempty"`
 	UserLabels      map[string]string `json:"user_labels,omitempty"`
 }
@@ -70,14 +59,7 @@ func newPodJSON(d *pod.Pod, m *schema.PodManifest) podJSON {
 		ra := &m.Apps[i]
 		name := ra.Name.String()
 		p.AppNames = append(p.AppNames, name)
-		j := appJSON{Name: name, ImageID: ra.Image.ID.String(), State: appState(d, name)}
-		j.CreatedAt, j.StartedAt, j.FinishedAt = nanos(d.Created()), nanos(d.Started()), nanos(d.Marked())
-		if code, ok := d.ExitStatus(name); ok {
-			j.ExitCode = &code
-		}
-		if ra.App != nil {
-			j.UserAnnotations, j.UserLabels = ra.App.UserAnnotations, ra.App.UserLabels
-		}
+		j := appStatus(d, ra, name, prepare.Mutable(m))
 		p.Apps = append(p.Apps, j)
 	}
 	return p
@@ -89,19 +71,6 @@ func nanos(t time.Time) *int64 {
 	}
 	n := t.UnixNano()
 	return &n
-}
-
-func appState(d *pod.Pod, app string) string {
-	_, ended := d.ExitStatus(app)
-	switch {
-	case d.State.AfterRun() || ended:
-		return "exited"
-	case d.State == pod.Running:
-		return "running"
-	case d.State == pod.Prepared:
-		return "created"
-	}
-	return "unknown"
 }
 
 func printJSON(w io.Writer, format string, v any) error {

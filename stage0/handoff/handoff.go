@@ -1,5 +1,5 @@
 // Package handoff calls the entrypoints of a stage1 image: run and enter
-// replace the process, gc and stop are children. It knows the contract
+// replace the process, the others are children. It knows the contract
 // (internal/abi) and nothing of what is inside a flavour.
 package handoff
 
@@ -135,6 +135,54 @@ func crossing(tree string, m *schema.ImageManifest, pid int, path string) ([]str
 	}
 	return []string{abi.EnvEnterCmd + "=" + enter, abi.EnvEnterPID + "=" + strconv.Itoa(pid), "PATH=" + path}, nil
 }
+
+// Mutable says what a stage1 image lacks to run mutable pods, or nil.
+func Mutable(m *schema.ImageManifest) error {
+	version, err := Version(m)
+	if err != nil {
+		return err
+	}
+	if version < 5 {
+		return fmt.Errorf("the stage1 image (interface version %d) cannot run mutable pods", version)
+	}
+	for _, a := range abi.MutableEntrypoints() {
+		if _, ok := m.Annotations.Get(a); !ok {
+			return fmt.Errorf("the stage1 image cannot run mutable pods: annotation %q: %w", a, ErrNoEntrypoint)
+		}
+	}
+	return nil
+}
+
+// App runs one of the entrypoints of mutable pods, for the pod whose first
+// process is pid. lock stays locked as long as the entrypoint runs, also when
+// this process is killed; nil for none.
+func App(ctx context.Context, dir, tree string, m *schema.ImageManifest, annotation string, pid int, a abi.App, path string, lock *os.File) error {
+	prog, err := entrypoint(m, annotation, tree)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, prog, a.Args()...)
+	cmd.Dir = dir
+	if cmd.Env, err = crossing(tree, m, pid, path); err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if lock != nil {
+		cmd.ExtraFiles = []*os.File{lock}
+	}
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == abi.ExitFailure {
+		return ErrReported
+	}
+	if err != nil {
+		return fmt.Errorf("running the stage1 entrypoint %q: %w", filepath.Base(prog), err)
+	}
+	return nil
+}
+
+// ErrReported means that an entrypoint has failed and has said why.
+var ErrReported = errors.New("stage1 has failed")
 
 // GC runs the gc entrypoint out of the rendered tree.
 func GC(ctx context.Context, dir, tree string, m *schema.ImageManifest, g abi.GC) error {

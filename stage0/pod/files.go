@@ -174,6 +174,16 @@ func (d *Pod) ExitStatus(app string) (int, bool) {
 	return n, err == nil
 }
 
+// AppTimes are when an app of a mutable pod was added, started last and has
+// ended since; zero where it was not.
+func (d *Pod) AppTimes(app string) (created, started, ended time.Time) {
+	name, err := d.stage1File(filepath.Join(podfs.StatusDir, app))
+	if err != nil {
+		return
+	}
+	return d.mtime(name + "-created"), d.mtime(name + "-started"), d.mtime(name)
+}
+
 // Ready reports whether the supervisor has said that the pod is up.
 func (d *Pod) Ready() bool {
 	name, err := d.stage1File(podfs.SupervisorStatus)

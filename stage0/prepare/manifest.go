@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -53,6 +54,8 @@ type PodSpec struct {
 	Inherited, Environment [][2]string
 	Isolators              types.Isolators
 	Annotations            [][2]string
+	// Mutable is a pod to which apps are added when it runs.
+	Mutable bool
 	// Owners say whose the files of host volumes are, by the volumes' names.
 	Owners          map[string]string
 	UserAnnotations map[string]string
@@ -79,13 +82,13 @@ func (p *PodSpec) Manifest(images []image.Image) ([]byte, []App, error) {
 		m.Apps = append(m.Apps, *ra)
 		apps = append(apps, App{Name: ra.Name.String(), Image: images[i]})
 	}
-	if len(apps) == 0 {
+	if len(apps) == 0 && !p.Mutable {
 		return nil, nil, errors.New("pod must contain at least one application")
 	}
 	if len(p.Owners) > 0 {
 		p.Annotations = append(p.Annotations, [2]string{abi.AnnotationVolumeOwner, abi.FormatVolumeOwners(p.Owners)})
 	}
-	annotations, err := annotate(nil, append([][2]string{{"coreos.com/rkt/stage1/mutable", "false"}}, p.Annotations...))
+	annotations, err := annotate(nil, append([][2]string{{abi.AnnotationMutable, strconv.FormatBool(p.Mutable)}}, p.Annotations...))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,6 +153,11 @@ func (p *PodSpec) app(a *AppSpec, img image.Image) (*schema.RuntimeApp, error) {
 		}
 	}
 	return ra, nil
+}
+
+// RuntimeApp makes the entry of the one app for a manifest that exists.
+func (p *PodSpec) RuntimeApp(img image.Image) (*schema.RuntimeApp, error) {
+	return p.app(&p.Apps[0], img)
 }
 
 func (p *PodSpec) section(a *AppSpec, m *schema.ImageManifest) (*types.App, error) {

@@ -194,33 +194,38 @@ func (p *Preparer) copies(ctx context.Context, dir string, r Request, ids abi.ID
 		return fmt.Errorf("copying the stage1 image: %w", err)
 	}
 	for _, a := range r.Apps {
-		t, err := p.Trees.Find(a.Image.Key)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(dir, podfs.AppRootfs(a.Name))
-		if err := asRoot(ids, func() error { return os.MkdirAll(filepath.Dir(target), 0o755) }); err != nil {
-			return err
-		}
-		if err := tree.CopyShifted(ctx, t.Lowers(), target, ids.Shift, ids.Count); err != nil {
-			return fmt.Errorf("copying the image of app %q: %w", a.Name, err)
-		}
-		failpoint.Hit("prepare/copied")
-		if err := asRoot(ids, func() error { return p.appManifest(dir, a.Name) }); err != nil {
+		if err := p.copyApp(ctx, dir, a, ids); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// copyApp copies an app's tree.
+func (p *Preparer) copyApp(ctx context.Context, dir string, a App, ids abi.IDRange) error {
+	t, err := p.Trees.Find(a.Image.Key)
+	if err != nil {
+		return err
+	}
+	target := filepath.Join(dir, podfs.AppRootfs(a.Name))
+	if err := asRoot(ids, func() error { return os.MkdirAll(filepath.Dir(target), 0o755) }); err != nil {
+		return err
+	}
+	if err := tree.CopyShifted(ctx, t.Lowers(), target, ids.Shift, ids.Count); err != nil {
+		return fmt.Errorf("copying the image of app %q: %w", a.Name, err)
+	}
+	failpoint.Hit("prepare/copied")
+	return asRoot(ids, func() error { return p.appManifest(dir, filepath.Join(dir, podfs.Stage1Rootfs), a.Name) })
+}
+
 // appManifest puts the image's manifest beside the app's root, where the
 // contract has it.
-func (p *Preparer) appManifest(dir, app string) error {
+func (p *Preparer) appManifest(dir, stage1, app string) error {
 	b, err := os.ReadFile(filepath.Join(dir, podfs.AppInfo(app), podfs.ManifestFile))
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, podfs.Stage1Rootfs, podfs.Stage2Dir, app, podfs.ManifestFile), b, 0o644)
+	return os.WriteFile(filepath.Join(stage1, podfs.Stage2Dir, app, podfs.ManifestFile), b, 0o644)
 }
 
 // Mount gives the calling thread, which must be locked to its goroutine, a
@@ -273,7 +278,7 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 		}
 		target := filepath.Join(dir, podfs.AppRootfs(app))
 		if err := asRoot(ids, func() error {
-			return errors.Join(os.MkdirAll(target, 0o755), p.appManifest(dir, app))
+			return errors.Join(os.MkdirAll(target, 0o755), p.appManifest(dir, filepath.Join(dir, podfs.Stage1Rootfs), app))
 		}); err != nil {
 			return err
 		}

@@ -24,27 +24,34 @@ import (
 // Stage1 makes all other empty volumes and leaves those that exist alone.
 func (p *Preparer) seed(dir string, m *schema.PodManifest) error {
 	for i := range m.Apps {
-		ra := &m.Apps[i]
-		name := ra.Name.String()
-		data, err := os.ReadFile(filepath.Join(dir, podfs.AppInfo(name), podfs.ManifestFile))
-		if err != nil {
+		if err := seedApp(dir, filepath.Join(dir, podfs.Stage1Rootfs), m, &m.Apps[i]); err != nil {
 			return err
 		}
-		img, _, err := appc.ParseImageManifest(data)
-		if err != nil {
-			return fmt.Errorf("app %q: %w", name, err)
-		}
-		app := ra.App
-		if app == nil {
-			app = img.App
-		}
-		if app == nil || !appc.Converted(img) {
-			continue
-		}
-		for _, mp := range unassigned(m, ra, app) {
-			if err := seedVolume(dir, name, mp); err != nil {
-				return fmt.Errorf("filling the volume %q of app %q: %w", mp.Name, name, err)
-			}
+	}
+	return nil
+}
+
+// seedApp does so for one app of a pod whose root is stage1.
+func seedApp(dir, stage1 string, m *schema.PodManifest, ra *schema.RuntimeApp) error {
+	name := ra.Name.String()
+	data, err := os.ReadFile(filepath.Join(dir, podfs.AppInfo(name), podfs.ManifestFile))
+	if err != nil {
+		return err
+	}
+	img, _, err := appc.ParseImageManifest(data)
+	if err != nil {
+		return fmt.Errorf("app %q: %w", name, err)
+	}
+	app := ra.App
+	if app == nil {
+		app = img.App
+	}
+	if app == nil || !appc.Converted(img) {
+		return nil
+	}
+	for _, mp := range unassigned(m, ra, app) {
+		if err := seedVolume(dir, filepath.Join(stage1, podfs.Stage2Dir, name, podfs.RootfsDir), name, mp); err != nil {
+			return fmt.Errorf("filling the volume %q of app %q: %w", mp.Name, name, err)
 		}
 	}
 	return nil
@@ -71,8 +78,7 @@ func unassigned(m *schema.PodManifest, ra *schema.RuntimeApp, app *types.App) []
 	return out
 }
 
-func seedVolume(dir, app string, mp types.MountPoint) error {
-	rootfs := filepath.Join(dir, podfs.AppRootfs(app))
+func seedVolume(dir, rootfs, app string, mp types.MountPoint) error {
 	root, err := rootpath.Open(rootfs)
 	if err != nil {
 		return err

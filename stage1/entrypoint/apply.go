@@ -9,20 +9,52 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/rootpath"
+	"github.com/rkt-systemd/rkt/internal/sys"
 	"github.com/rkt-systemd/rkt/stage1/plan"
 )
 
 // apply writes the plan's files and makes its mounts. The mounts are made in
 // the mount namespace that stage0 gave the pod, so nothing of them outlives it.
 func apply(p *plan.Plan, ids abi.IDRange, warn func(string, ...any)) error {
-	maps := idMaps{ids: ids, warn: warn}
-	defer maps.close()
-	if err := asRoot(ids, func() error { return writeFiles(p, ids) }); err != nil {
+	if err := os.Symlink("nspawn", podfs.Flavor); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := os.Symlink("nspawn", podfs.Flavor); err != nil && !errors.Is(err, os.ErrExist) {
+	return applyTo(place{root: podfs.Stage1Rootfs}, p, ids, warn)
+}
+
+// place is where the pod's root is: in the mount namespace of this process, or
+// in that of the running pod.
+type place struct {
+	root string
+	live *sys.MountNS // nil in one's own
+}
+
+// app is an app's root.
+func (l place) app(name string) string {
+	return filepath.Join(l.root, podfs.Stage2Dir, name, podfs.RootfsDir)
+}
+
+func (l place) write(name string, data []byte, mode os.FileMode) error {
+	if l.live != nil {
+		return atomicfile.WriteFileNoSync(name, data, mode) // somebody may look at any time
+	}
+	return os.WriteFile(name, data, mode)
+}
+
+func (l place) attach(tree int, target *os.File) error {
+	if l.live != nil {
+		return l.live.Attach(tree, target)
+	}
+	return unix.MoveMount(tree, "", int(target.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+func applyTo(l place, p *plan.Plan, ids abi.IDRange, warn func(string, ...any)) error {
+	maps := idMaps{ids: ids, warn: warn}
+	defer maps.close()
+	if err := asRoot(ids, func() error { return writeFiles(l, p, ids) }); err != nil {
 		return err
 	}
 	for _, e := range p.Empty {
@@ -31,7 +63,7 @@ func apply(p *plan.Plan, ids abi.IDRange, warn func(string, ...any)) error {
 		}
 	}
 	for _, m := range p.Mounts {
-		if err := mount(m, &maps); err != nil {
+		if err := mount(l, m, &maps); err != nil {
 			return fmt.Errorf("mounting volume %q at %q in app %q: %w", m.Volume, m.Target, m.App, err)
 		}
 	}
@@ -39,21 +71,21 @@ func apply(p *plan.Plan, ids abi.IDRange, warn func(string, ...any)) error {
 }
 
 // writeFiles makes the files and directories in the pod's root.
-func writeFiles(p *plan.Plan, ids abi.IDRange) error {
+func writeFiles(l place, p *plan.Plan, ids abi.IDRange) error {
 	for _, f := range p.Files {
-		name := filepath.Join(podfs.Stage1Rootfs, f.Path)
+		name := filepath.Join(l.root, f.Path)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(name, f.Data, os.FileMode(f.Mode)); err != nil {
+		if err := l.write(name, f.Data, os.FileMode(f.Mode)); err != nil {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(podfs.Stage1Rootfs, podfs.StatusDir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(l.root, podfs.StatusDir), 0o755); err != nil {
 		return err
 	}
 	for _, d := range p.Dirs {
-		if err := makeDir(d, ids); err != nil {
+		if err := makeDir(l, d, ids); err != nil {
 			return fmt.Errorf("making the working directory %q of app %q: %w", d.Path, d.App, err)
 		}
 	}
@@ -61,8 +93,8 @@ func writeFiles(p *plan.Plan, ids abi.IDRange) error {
 }
 
 // makeDir makes a directory in an app's root.
-func makeDir(d plan.Dir, ids abi.IDRange) error {
-	root, err := rootpath.Open(podfs.AppRootfs(d.App))
+func makeDir(l place, d plan.Dir, ids abi.IDRange) error {
+	root, err := rootpath.Open(l.app(d.App))
 	if err != nil {
 		return err
 	}
@@ -94,7 +126,7 @@ func emptyVolume(e plan.EmptyVolume) error {
 // mount shows the source in the app. The source is cloned as a detached mount
 // first: what was looked at is what is mounted. The target is found by the
 // kernel inside the app's root, whatever links the image holds.
-func mount(m plan.Mount, maps *idMaps) error {
+func mount(l place, m plan.Mount, maps *idMaps) error {
 	ids := maps.ids
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attr := uint(unix.AT_EMPTY_PATH)
@@ -107,6 +139,12 @@ func mount(m plan.Mount, maps *idMaps) error {
 		return fmt.Errorf("opening the source %q: %w", m.Source, err)
 	}
 	defer unix.Close(tree)
+	if l.live != nil {
+		// as all mounts of a pod are: what is mounted below it in the pod stays there
+		if err := unix.MountSetattr(tree, "", attr|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+			return fmt.Errorf("making it a mount of the pod: %w", err)
+		}
+	}
 	if m.ReadOnly {
 		if err := unix.MountSetattr(tree, "", attr, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 			return fmt.Errorf("making it read-only: %w", err)
@@ -119,12 +157,12 @@ func mount(m plan.Mount, maps *idMaps) error {
 	if err := maps.apply(tree, m, &st); err != nil {
 		return err
 	}
-	return attachVolume(tree, m, ids, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	return attachVolume(l, tree, m, ids, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 }
 
 // attachVolume mounts a detached tree at its target in the app's root.
-func attachVolume(tree int, m plan.Mount, ids abi.IDRange, dir bool) error {
-	root, err := rootpath.Open(podfs.AppRootfs(m.App))
+func attachVolume(l place, tree int, m plan.Mount, ids abi.IDRange, dir bool) error {
+	root, err := rootpath.Open(l.app(m.App))
 	if err != nil {
 		return err
 	}
@@ -152,5 +190,5 @@ func attachVolume(tree int, m plan.Mount, ids abi.IDRange, dir bool) error {
 	if (at.Mode&unix.S_IFMT == unix.S_IFDIR) != dir {
 		return fmt.Errorf("of %q and the source %q one is a directory, the other is not", m.Target, m.Source)
 	}
-	return unix.MoveMount(tree, "", int(target.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	return l.attach(tree, target)
 }

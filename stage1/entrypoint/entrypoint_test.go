@@ -201,7 +201,7 @@ func TestScope(t *testing.T) {
 // TestRunRefuses what this flavour does not do yet, before it touches anything.
 func TestRunRefuses(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, f := range []string{"--private-users=0:2", "--mutable", "--mds-token=x", "--what"} {
+	for _, f := range []string{"--private-users=0:2", "--mds-token=x", "--what"} {
 		err := Run(t.Context(), Env{Log: quiet()}, []string{f, "6f1c2b3a-0d4e-4c5b-8a7f-1e2d3c4b5a69"})
 		if err == nil || !strings.Contains(err.Error(), strings.SplitN(f, "=", 2)[0]) {
 			t.Errorf("%s: %v", f, err)

@@ -151,14 +151,14 @@ func flyMount(m plan.Mount) error {
 		return fmt.Errorf("opening the source %q: %w", m.Source, err)
 	}
 	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 || m.ReadOnly {
-		return mount(m, &idMaps{})
+		return mount(place{root: podfs.Stage1Rootfs}, m, &idMaps{})
 	}
 	tree, err := launch.HostTree(m.Source, m.Recursive)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(tree)
-	return attachVolume(tree, m, abi.IDRange{}, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	return attachVolume(place{root: podfs.Stage1Rootfs}, tree, m, abi.IDRange{}, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 }
 
 // flyRegister makes the pod a machine: in the unit that runs it, or in a scope

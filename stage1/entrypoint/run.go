@@ -64,8 +64,6 @@ func Run(ctx context.Context, env Env, args []string) error {
 		journal.SetField(env.Log, journal.KeyPodName, strings.TrimSpace(string(b)))
 	}
 	switch {
-	case r.Mutable:
-		return errors.New("--mutable is not supported yet by this stage1")
 	case r.MDSToken != "":
 		return errors.New("--mds-token is not supported yet by this stage1")
 	}
@@ -171,6 +169,9 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 		return err
 	}
 	failpoint.Hit("stage1/applied")
+	if err := keepConfig(in); err != nil {
+		return err
+	}
 	if err := records(in); err != nil {
 		return err
 	}
@@ -245,43 +246,50 @@ func load(env Env, r abi.Run, private abi.IDRange) (plan.Input, error) {
 		return in, err
 	}
 	for i := range in.Pod.Apps {
-		ra := &in.Pod.Apps[i]
-		name := ra.Name.String()
-		b, err := os.ReadFile(filepath.Join(podfs.AppInfo(name), podfs.ManifestFile))
-		if err != nil {
-			return in, fmt.Errorf("reading the image manifest of app %q: %w", name, err)
+		if err := loadApp(env, &in, &in.Pod.Apps[i], place{root: podfs.Stage1Rootfs}, private); err != nil {
+			return in, err
 		}
-		m, warnings, err := appc.ParseImageManifest(b)
-		if err != nil {
-			return in, fmt.Errorf("app %q: %w", name, err)
-		}
-		for _, w := range warnings {
-			env.Log.Warnf("app %q: %s", name, w)
-		}
-		in.Images[name] = m
-		app := ra.App
-		if app == nil {
-			app = m.App
-		}
-		if app == nil {
-			continue // the plan says what is wrong
-		}
-		user := ""
-		if m.App != nil && app.User == m.App.User && app.Group == m.App.Group {
-			user = appc.DockerUser(m)
-		}
-		var ids plan.IDs
-		if user != "" {
-			ids, err = dockerLookup(podfs.AppRootfs(name), user)
-		} else {
-			ids, err = lookup(podfs.AppRootfs(name), app.User, app.Group, private)
-		}
-		if err != nil {
-			return in, fmt.Errorf("app %q: %w", name, err)
-		}
-		in.IDs[name] = ids
 	}
 	return in, nil
+}
+
+// loadApp reads the image manifest of an app and looks up its user.
+func loadApp(env Env, in *plan.Input, ra *schema.RuntimeApp, l place, private abi.IDRange) error {
+	name := ra.Name.String()
+	b, err := os.ReadFile(filepath.Join(podfs.AppInfo(name), podfs.ManifestFile))
+	if err != nil {
+		return fmt.Errorf("reading the image manifest of app %q: %w", name, err)
+	}
+	m, warnings, err := appc.ParseImageManifest(b)
+	if err != nil {
+		return fmt.Errorf("app %q: %w", name, err)
+	}
+	for _, w := range warnings {
+		env.Log.Warnf("app %q: %s", name, w)
+	}
+	in.Images[name] = m
+	app := ra.App
+	if app == nil {
+		app = m.App
+	}
+	if app == nil {
+		return nil // the plan says what is wrong
+	}
+	user := ""
+	if m.App != nil && app.User == m.App.User && app.Group == m.App.Group {
+		user = appc.DockerUser(m)
+	}
+	var ids plan.IDs
+	if user != "" {
+		ids, err = dockerLookup(l.app(name), user)
+	} else {
+		ids, err = lookup(l.app(name), app.User, app.Group, private)
+	}
+	if err != nil {
+		return fmt.Errorf("app %q: %w", name, err)
+	}
+	in.IDs[name] = ids
+	return nil
 }
 
 // facts looks at the host.

@@ -67,6 +67,8 @@ type Spec struct {
 	Reload [][]string `json:"reload,omitempty"`
 	// Restarts says that the app may be started again after it has ended.
 	Restarts bool `json:"restarts,omitempty"`
+	// Mutable says that the pod goes on when the app has ended, however it did.
+	Mutable bool `json:"mutable,omitempty"`
 	// Watchdog says that the app sends keep-alives to systemd.
 	Watchdog bool `json:"watchdog,omitempty"`
 	// Sockets says that systemd passes sockets to the app.

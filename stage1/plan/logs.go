@@ -22,8 +22,8 @@ type Log struct {
 func logSocket(app string) string { return "log@" + app + ".socket" }
 
 func (p *Plan) logs(in Input) error {
-	if in.Facts.IDs.Count == 0 {
-		return nil
+	if in.Facts.IDs.Count == 0 || in.Run.Mutable {
+		return nil // apps that come later cannot be passed anything
 	}
 	// sockets are given to units that are loaded when PID 1 begins: the root slice is, and names them
 	slice := unitfile.New("rkt stage1")

@@ -35,7 +35,11 @@ func (p *Plan) nspawn(in Input) {
 			args = append(args, "--property="+v)
 		}
 	}
-	if caps := extraCaps(p.Apps); len(caps) > 0 {
+	caps := extraCaps(p.Apps)
+	if in.Run.Mutable && in.Run.DisableCaps {
+		caps = []string{"all"}
+	}
+	if len(caps) > 0 {
 		args = append(args, "--capability="+strings.Join(caps, ","))
 	}
 	args = append(args, "--bind-ro=/usr",
@@ -59,7 +63,7 @@ func (p *Plan) nspawn(in Input) {
 		bind("/etc/resolv.conf:"+HostResolvConf, HostResolvConf)
 	}
 	init := "init"
-	if c := p.console(); c != "" {
+	if c := p.console(in.Run.Mutable); c != "" {
 		args = append(args, "--console="+c)
 		if c == "pipe" {
 			init = "initpipe"

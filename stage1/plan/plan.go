@@ -121,7 +121,7 @@ type EmptyVolume struct {
 
 // Make makes the plan.
 func Make(in Input) (*Plan, error) {
-	if len(in.Pod.Apps) == 0 {
+	if len(in.Pod.Apps) == 0 && !in.Run.Mutable {
 		return nil, fmt.Errorf("pod must contain at least one application")
 	}
 	if err := checkHostname(in.Run.Hostname); err != nil {
@@ -144,7 +144,8 @@ func Make(in Input) (*Plan, error) {
 	if err := p.podIsolators(in); err != nil {
 		return nil, err
 	}
-	p.file(strings.TrimPrefix(launch.Dir, "/")+".list", 0o644, []byte(strings.Join(names, "\n")+"\n"))
+	p.list(names)
+	p.forLater(in)
 	if err := p.target(); err != nil {
 		return nil, err
 	}
@@ -206,7 +207,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	s := launch.Spec{
 		Name: name, Root: path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir), Exec: app.Exec, Dir: app.WorkingDirectory,
 		UID: ids.UID, GID: ids.GID, ReadOnlyRoot: ra.ReadOnlyRootFS, MaskPaths: !in.Run.DisablePaths,
-		LogUnit: in.Facts.LogUnit, LogPassed: in.Facts.IDs.Count > 0,
+		LogUnit: in.Facts.LogUnit, LogPassed: in.Facts.IDs.Count > 0 && !in.Run.Mutable, Mutable: in.Run.Mutable,
 	}
 	if s.Dir == "" {
 		s.Dir = "/"

@@ -20,6 +20,9 @@ func (p *Plan) streams(in Input, ra *schema.RuntimeApp, s *launch.Spec) error {
 		return errors.New(msg)
 	}
 	if in.Run.Interactive {
+		if in.Run.Mutable {
+			return errors.New("a mutable pod cannot be interactive")
+		}
 		if len(in.Pod.Apps) != 1 {
 			return fmt.Errorf("only a pod of one app can be interactive, and this one has %d", len(in.Pod.Apps))
 		}
@@ -73,7 +76,10 @@ func streamUnits(u *unitfile.File, s *launch.Spec) {
 
 // console is how systemd-nspawn treats its own standard streams: those of an
 // app that is interactive are the caller's. "" is nspawn's choice.
-func (p *Plan) console() string {
+func (p *Plan) console(mutable bool) string {
+	if mutable {
+		return "read-only" // nobody types, and a pod in the background must not touch the terminal
+	}
 	for _, s := range p.Apps {
 		switch s.Console {
 		case launch.ConsoleTTY:

@@ -22,14 +22,18 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 	u := unitfile.New("rkt stage1")
 	u.Set("Unit", "Description", fmt.Sprintf("App %s (%s)", s.Name, appc.DisplayName(img)))
 	u.Add("Unit", "DefaultDependencies", "no")
-	u.Add("Unit", "Wants", "pod.target")
-	u.Add("Unit", "After", "pod.target")
+	if !s.Mutable {
+		u.Add("Unit", "Wants", "pod.target")
+		u.Add("Unit", "After", "pod.target")
+	}
 	u.Add("Unit", "Conflicts", "shutdown.target")
 	u.Add("Unit", "Before", "shutdown.target")
-	if s.Restarts {
+	switch {
+	case s.Mutable: // nothing that an app does ends the pod
+	case s.Restarts:
 		// FailureAction= takes effect before a restart, OnFailure= when there is none.
 		u.Add("Unit", "OnFailure", "gave-up@"+s.Name+".service")
-	} else {
+	default:
 		// The first app that fails ends the pod with its status.
 		u.Add("Unit", "FailureAction", "exit")
 	}

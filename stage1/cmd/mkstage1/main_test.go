@@ -70,7 +70,8 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []string{abi.AnnotationRun, abi.AnnotationEnter, abi.AnnotationGC, abi.AnnotationStop} {
+	for _, a := range []string{abi.AnnotationRun, abi.AnnotationEnter, abi.AnnotationGC, abi.AnnotationStop,
+		abi.AnnotationAttach, abi.AnnotationAppAdd, abi.AnnotationAppStart, abi.AnnotationAppStop, abi.AnnotationAppRm} {
 		v, ok := m.Annotations.Get(a)
 		if e, has := got["rootfs"+v]; !ok || !has || e.h.Linkname != "../init" {
 			t.Errorf("entrypoint %s is %q, in the image: %t", a, v, has)

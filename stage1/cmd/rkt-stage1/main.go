@@ -1,5 +1,5 @@
 // Command rkt-stage1 is the nspawn flavour's side of the contract on the host:
-// the stage1 image has it under the names run, enter, gc, stop and attach.
+// the stage1 image has it under the names run, enter, gc, stop, attach and app-*.
 package main
 
 import (
@@ -30,7 +30,7 @@ func main() {
 		reserved = entrypoint.ReserveDescriptors()
 	}
 	ctx, signals := interrupt.Watch(context.Background())
-	debug := slices.Contains(os.Args[1:], "--debug")
+	debug := slices.Contains(os.Args[1:], "--debug") || slices.Contains(os.Args[1:], "--debug=true")
 	env := entrypoint.Env{Log: journal.NewLogger("stage1", os.Getenv("JOURNAL_STREAM"), debug), Environ: os.Environ(), Signals: signals,
 		Reserved: reserved}
 	var err error
@@ -51,6 +51,14 @@ func main() {
 		err = entrypoint.FlyStop(os.Args[1:])
 	case "attach":
 		err = entrypoint.Attach(ctx, env, os.Args[1:])
+	case "app-add":
+		err = entrypoint.AppAdd(ctx, env, os.Args[1:])
+	case "app-start":
+		err = entrypoint.AppStart(ctx, env, os.Args[1:])
+	case "app-stop":
+		err = entrypoint.AppStop(ctx, env, os.Args[1:])
+	case "app-rm":
+		err = entrypoint.AppRm(ctx, env, os.Args[1:])
 	case "stop":
 		err = entrypoint.Stop(os.Args[1:])
 	default:

@@ -42,8 +42,8 @@ func exited(args []string) error {
 	if status == 0 {
 		return nil
 	}
-	if s, err := launch.ReadSpec(app); err == nil && s.Restarts {
-		return nil // see gaveUp
+	if s, err := launch.ReadSpec(app); err == nil && (s.Restarts || s.Mutable) {
+		return nil // see gaveUp; nothing that apps do ends a mutable pod
 	}
 	return failed(app, status)
 }
