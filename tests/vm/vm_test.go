@@ -196,6 +196,9 @@ func TestBoot1Z(t *testing.T) {
 	h.RunFor(t, patience, "systemctl", "start", "rkt@redis", "rkt@p0", "rkt@p1")
 	redisAnswers(t, h)
 	h.Write(t, "/root/before", 0o644, []byte(uuid(t, h, "redis")+"\n"+uuid(t, h, "p0")+"\n"+uuid(t, h, "p1")+"\n"))
+	if _, stderr, code := h.Try("rkt", "run", "--net=none", "--private-users", "--uuid-file-save=/root/ended", busybox, "--name=left", "--exec=/bin/sh", "--", "-c", "echo kept >/kept; exit 6"); code != 6 {
+		t.Errorf("a pod that ends with 6: status %d\n%s", code, stderr)
+	}
 	h.Run(t, "sync")
 }
 
@@ -231,7 +234,22 @@ func comesBack(t *testing.T) {
 	h.Run(t, "sync")
 }
 
-func TestBoot2AfterReboot(t *testing.T) { comesBack(t) }
+// TestBoot2AfterReboot: also, what a pod of the boot before left can still be
+// read: statuses of apps, and their files.
+//
+// check list: runtime 9, 42; pod-lifecycle 13
+func TestBoot2AfterReboot(t *testing.T) {
+	h := host.Open(t)
+	ended := strings.TrimSpace(h.Read(t, "/root/ended"))
+	if out := h.Run(t, "rkt", "status", ended); !strings.Contains(out, "app-left=6") || !strings.Contains(out, "exited=true") {
+		t.Errorf("the status of a pod that ended before the reboot:\n%s", out)
+	}
+	h.Run(t, "rkt", "export", ended, "/root/left.aci")
+	if out := h.Run(t, "tar", "-xzOf", "/root/left.aci", "rootfs/kept"); out != "kept\n" {
+		t.Errorf("the exported file: %q", out)
+	}
+	comesBack(t)
+}
 
 func TestBoot3AfterPowerCut(t *testing.T) {
 	comesBack(t)
