@@ -12,6 +12,7 @@
 //	ParsePodManifest(data []byte) (*schema.PodManifest, []Warning, error)
 //	CheckRunnable(m) error; Label(m, name), Labels(m), Annotation(m, name), Version(m), DisplayName(m)
 //	CheckName(s), CheckHash(s) (string, error); HostOSArch(); ToAppcArch(goarch, variant)
+//	Fit(*error) makes an error about a manifest fit to be shown
 //
 // Every package may import it.
 package appc
@@ -22,7 +23,9 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -47,6 +50,7 @@ func (w Warning) String() string { return w.Path + ": " + w.Text }
 
 // ParseImageManifest parses and validates an image manifest.
 func ParseImageManifest(data []byte) (m *schema.ImageManifest, warnings []Warning, err error) {
+	defer Fit(&err)
 	defer rescue("image manifest", &err)
 	registerArchs()
 	c := cleaner{}
@@ -66,6 +70,7 @@ func ParseImageManifest(data []byte) (m *schema.ImageManifest, warnings []Warnin
 
 // ParsePodManifest parses and validates a pod manifest.
 func ParsePodManifest(data []byte) (m *schema.PodManifest, warnings []Warning, err error) {
+	defer Fit(&err)
 	defer rescue("pod manifest", &err)
 	registerArchs()
 	c := cleaner{}
@@ -103,6 +108,38 @@ func ParsePodManifest(data []byte) (m *schema.PodManifest, warnings []Warning, e
 func rescue(what string, err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("parsing %s: the manifest is malformed (%v)", what, p)
+	}
+}
+
+// unfit is an error that would print what a manifest says as it is.
+type unfit struct{ error }
+
+func (u unfit) Unwrap() error { return u.error }
+
+func (u unfit) Error() string {
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(u.error.Error(), "\ufffd") {
+		if b.Len() > 4096 {
+			b.WriteString("…")
+			break
+		}
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+// Fit makes an error about a manifest fit for terminals and of bearable length:
+// some repeat what they refuse as it is.
+func Fit(err *error) {
+	if *err == nil {
+		return
+	}
+	if text := (*err).Error(); len(text) > 4096 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		*err = unfit{*err}
 	}
 }
 

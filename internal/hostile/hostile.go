@@ -10,6 +10,7 @@
 //
 //	Cases(decoy string) []Case
 //	Case{Name, Kind, Layers, Want, List, Heavy, Disk}; Kind: ACI, Layers
+//	Roots(decoy string) []Root: root file systems; Strings() []string; Marks, Fill, JSONText: templates to put strings into
 //	Layer{Data, Plain, Digest, DiffID, Extra}; Want: Refused, Harmless, Bounded
 package hostile
 

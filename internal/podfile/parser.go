@@ -18,6 +18,7 @@ type parser struct {
 }
 
 func (p *parser) report(s Severity, pos jsonpos.Pos, path, msg, suggestion string) {
+	msg, path = clipped(msg), clipped(path)
 	if len(p.problems) >= maxProblems {
 		return
 	}
@@ -320,4 +321,13 @@ func distance(a, b string) int {
 		prev2, prev, cur = prev, cur, prev2
 	}
 	return prev[len(b)]
+}
+
+// clipped bounds what a message repeats of the file.
+func clipped(s string) string {
+	const enough = 1500
+	if len(s) <= enough {
+		return s
+	}
+	return strings.ToValidUTF8(s[:enough], "") + "…"
 }

@@ -36,13 +36,13 @@ func limits(isolators podfile.Raw) []podfile.Directive {
 				add("MemoryLow", strconv.FormatInt(int64(request), 10))
 			}
 		case "resource/cpu":
-			if percent := math.Floor(limit * 100); hasLimit && percent >= 1 {
+			if percent := math.Floor(limit * 100); hasLimit && percent >= 1 && percent <= 100*100_000 {
 				add("CPUQuota", strconv.FormatInt(int64(percent), 10)+"%")
 			}
 		case "os/linux/cpu-shares":
 			if n, err := strconv.ParseInt(value.Text, 10, 64); err == nil {
 				// systemd's own conversion: 1024 shares are weight 100
-				add("CPUWeight", strconv.FormatInt(min(max(n*100/1024, 1), 10000), 10))
+				add("CPUWeight", strconv.FormatInt(min(max(min(n, 1<<32)*100/1024, 1), 10000), 10))
 			}
 		}
 	}

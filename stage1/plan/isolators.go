@@ -109,6 +109,10 @@ func (p *Plan) controller(in Input, who string, name types.ACIdentifier, control
 	return false
 }
 
+// maxCPU is more processors than there are; systemd ignores much larger numbers
+// instead of refusing them.
+const maxCPU = 100_000
+
 // resourceLimits are the directives of memory and processor isolators.
 func resourceLimits(i types.Isolator) ([]limit, error) {
 	var out []limit
@@ -131,11 +135,14 @@ func resourceLimits(i types.Isolator) ([]limit, error) {
 			if l.MilliValue() < 10 {
 				return nil, fmt.Errorf("resource/cpu: a limit of %s is less than a hundredth of a processor", l.String())
 			}
+			if l.MilliValue() > maxCPU*1000 {
+				return nil, fmt.Errorf("resource/cpu: a limit of %s is more than %d processors", l.String(), maxCPU)
+			}
 			out = append(out, limit{"CPUQuota", fmt.Sprintf("%d%%", l.MilliValue()/10)})
 		}
 	case *types.LinuxCPUShares:
 		// systemd's own conversion of shares to weights (1024 shares are weight 100)
-		out = append(out, limit{"CPUWeight", fmt.Sprint(min(max(int64(*v)*100/1024, 1), 10000))})
+		out = append(out, limit{"CPUWeight", fmt.Sprint(min(max(min(int64(*v), 1<<32)*100/1024, 1), 10000))})
 	}
 	return out, nil
 }

@@ -120,7 +120,8 @@ type EmptyVolume struct {
 }
 
 // Make makes the plan.
-func Make(in Input) (*Plan, error) {
+func Make(in Input) (_ *Plan, err error) {
+	defer appc.Fit(&err)
 	if len(in.Pod.Apps) == 0 && !in.Run.Mutable {
 		return nil, fmt.Errorf("pod must contain at least one application")
 	}

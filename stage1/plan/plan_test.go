@@ -303,15 +303,15 @@ func sysctl(key string) string {
 	return `,"isolators":[{"name":"os/unix/sysctl","value":{"` + key + `":"1"}}]`
 }
 
-// hostile are strings that would break a file format they are put into naively.
-func hostile() []string {
+// awkward are strings that would break a file format they are put into naively.
+func awkward() []string {
 	return []string{"a\nb", "\n[Service]\nExecStart=/evil", "%i %% %n", "$HOME ${HOME} $$", `"quoted" 'single' \x41 \n`, "a\\", "\t\r", "ü€\xff\xfe", " lead", "", ";", "#", "a\x1b[31m", "a\x00b"}
 }
 
 // TestHostileStrings: what manifests say reaches the app's record byte for
 // byte, and never the text of a unit.
 func TestHostileStrings(t *testing.T) {
-	for _, h := range hostile() {
+	for _, h := range awkward() {
 		in := one(t, `,"app":{"exec":["/bin/a"],"user":"0","group":"0"}`, "")
 		a := in.Pod.Apps[0].App
 		a.Exec = []string{"/bin/a" + h, h, "x"}
@@ -358,7 +358,7 @@ func clean(in []string) []string {
 // TestHostileNames: the one thing of an image that appears in a unit is its
 // name in the description.
 func TestHostileNames(t *testing.T) {
-	for _, h := range hostile() {
+	for _, h := range awkward() {
 		in := one(t, "", "")
 		for i, l := range in.Images["a"].Labels {
 			if l.Name == "os" {
