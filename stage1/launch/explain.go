@@ -54,6 +54,8 @@ func text(err error) string {
 			return "No such file or directory"
 		case unix.EACCES:
 			return "Permission denied"
+		case unix.EPERM:
+			return "Operation not permitted; a file with capabilities that the app's bounding set lacks is not executed"
 		case unix.ENOEXEC:
 			return "Exec format error"
 		}

@@ -172,18 +172,42 @@ func (s *Spec) fromSystemd(env []string) ([]string, int) {
 		env = setEnv(env, "NOTIFY_SOCKET=/run/systemd/notify")
 		names = append(names, "WATCHDOG_USEC", "WATCHDOG_PID")
 	}
-	passed := 0
-	if s.Sockets {
-		names = append(names, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-		passed, _ = strconv.Atoi(os.Getenv("LISTEN_FDS"))
-		passed = min(max(passed, 0), 1024)
-	}
 	for _, n := range names {
 		if v, ok := os.LookupEnv(n); ok {
 			env = setEnv(env, n+"="+v)
 		}
 	}
-	return env, passed
+	if !s.Sockets || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return env, 0
+	}
+	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	keep, fdNames := ownSockets(min(max(n, 0), 1024), os.Getenv("LISTEN_FDNAMES"))
+	for i, fd := range keep {
+		if fd != 3+i {
+			if err := unix.Dup3(fd, 3+i, 0); err != nil {
+				return env, 0
+			}
+		}
+	}
+	if len(keep) > 0 {
+		env = setEnv(env, "LISTEN_FDS="+strconv.Itoa(len(keep)))
+		env = setEnv(env, "LISTEN_PID="+os.Getenv("LISTEN_PID"))
+		env = setEnv(env, "LISTEN_FDNAMES="+fdNames)
+	}
+	return env, len(keep)
+}
+
+// ownSockets are those of n passed descriptors that are the app's, and their
+// names: not the one that brought its journal stream.
+func ownSockets(n int, names string) (keep []int, kept string) {
+	var list []string
+	for i, name := range strings.Split(names, ":") {
+		if i < n && name != LogSocketName {
+			keep = append(keep, 3+i)
+			list = append(list, name)
+		}
+	}
+	return keep, strings.Join(list, ":")
 }
 
 // filters reads the app's filter, and the pod's if the process lacks it.

@@ -51,7 +51,7 @@ func TestConfinementEquality(t *testing.T) {
 		return m{"name": name, "exec": []string{"/bin/sh", "-c", write + name}}
 	}
 	main := write + `main; touch /var/tmp/up; ` + forever(0)
-	image := f.image("handlers", "busybox", "--name", "example.com/handlers", "--manifest", text(t, m{"app": m{"exec": []string{"/bin/sh", "-c", main},
+	image := f.image("probe-handlers", "busybox", "--name", "example.com/probe-handlers", "--manifest", text(t, m{"app": m{"exec": []string{"/bin/sh", "-c", main},
 		"user": "0", "group": "0", "eventHandlers": []m{handler("pre-start"), handler("post-stop")}}}))
 	f.declare("equal", pod(
 		app("root", main),
