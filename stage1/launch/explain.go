@@ -25,6 +25,7 @@ func diagnose(format string, args ...any) error {
 // such file" also when the program's loader or script interpreter is missing,
 // so the chain of interpreters is followed.
 func explain(file string, cause error) error {
+	program := file
 	for range 5 {
 		f, err := os.Open(file)
 		if err != nil {
@@ -36,7 +37,7 @@ func explain(file string, cause error) error {
 			return diagnose("%q: %v", file, err)
 		}
 		if next == "" {
-			return diagnose("Unable to run %q: %s", file, text(cause))
+			return diagnose("Unable to run %q: %s", program, text(cause))
 		}
 		if !strings.HasPrefix(next, "/") {
 			return diagnose("Path must be absolute: %q, the interpreter of %q", next, file)
