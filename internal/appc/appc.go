@@ -26,6 +26,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -340,6 +341,9 @@ func (c *cleaner) isolators(raw json.RawMessage, where string) (json.RawMessage,
 func object(data []byte, members ...string) (map[string]json.RawMessage, error) {
 	if len(data) > MaxManifest {
 		return nil, fmt.Errorf("larger than %d bytes", MaxManifest)
+	}
+	if !utf8.Valid(data) {
+		return nil, errors.New("not UTF-8, as JSON must be")
 	}
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(data, &all); err != nil {

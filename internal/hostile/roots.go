@@ -91,7 +91,7 @@ func Roots(decoy string) []Root {
 	return all
 }
 
-// Make makes the root in the directory dir.
+// Make makes the root in the directory dir; what is there in the way goes.
 func (r Root) Make(dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
@@ -101,6 +101,14 @@ func (r Root) Make(dir string) error {
 		name, arg := filepath.Join(dir, f[1]), ""
 		if len(f) == 3 {
 			arg = f[2]
+		}
+		if st, err := os.Lstat(name); err == nil {
+			if f[0] == "d" && st.IsDir() {
+				continue
+			}
+			if err := os.RemoveAll(name); err != nil {
+				return err
+			}
 		}
 		if err := makeEntry(f[0], name, arg); err != nil {
 			return fmt.Errorf("making %q: %w", e, err)

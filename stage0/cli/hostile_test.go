@@ -3,7 +3,6 @@ package cli
 import (
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -116,7 +115,7 @@ func TestHostileArguments(t *testing.T) {
 					continue
 				}
 				taken++
-				if c.arrives && s != "" && s != "---" && utf8.ValidString(s) && !r.strings[s] {
+				if c.arrives && s != "" && s != "---" && !r.strings[s] {
 					t.Errorf("%.80q did not arrive", s)
 				}
 				if c.arg != "--dns=@" && !strings.HasPrefix(c.arg, "--dns-") && r.lines != usual.lines || r.lines > usual.lines+1+strings.Count(s, ",") {

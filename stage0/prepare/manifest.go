@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -93,6 +94,9 @@ func (p *PodSpec) Manifest(images []image.Image) ([]byte, []App, error) {
 		return nil, nil, err
 	}
 	m.Annotations = annotations
+	if err := allText(m); err != nil {
+		return nil, nil, err
+	}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the pod manifest: %w", err)
@@ -102,6 +106,46 @@ func (p *PodSpec) Manifest(images []image.Image) ([]byte, []App, error) {
 		return nil, nil, err
 	}
 	return b, apps, nil
+}
+
+// allText refuses what JSON cannot carry: it would arrive as something else.
+func allText(m *schema.PodManifest) error {
+	check := func(app, what, s string) error {
+		if utf8.ValidString(s) {
+			return nil
+		}
+		return fmt.Errorf("app %q: %s %q is not UTF-8, which manifests are", app, what, s)
+	}
+	var errs []error
+	for i := range m.Apps {
+		ra := &m.Apps[i]
+		name := ra.Name.String()
+		for _, s := range ra.App.Exec {
+			errs = append(errs, check(name, "the argument", s))
+		}
+		for _, e := range ra.App.Environment {
+			errs = append(errs, check(name, "the environment variable", e.Name+"="+e.Value))
+		}
+		for _, mount := range ra.Mounts {
+			errs = append(errs, check(name, "the mount", mount.Path))
+		}
+		for _, a := range ra.Annotations {
+			errs = append(errs, check(name, "the annotation", a.Value))
+		}
+		for k, v := range ra.App.UserAnnotations {
+			errs = append(errs, check(name, "the user annotation", k+"="+v))
+		}
+		for k, v := range ra.App.UserLabels {
+			errs = append(errs, check(name, "the user label", k+"="+v))
+		}
+		errs = append(errs, check(name, "the user", ra.App.User), check(name, "the group", ra.App.Group), check(name, "the working directory", ra.App.WorkingDirectory))
+	}
+	for _, v := range m.Volumes {
+		if !utf8.ValidString(v.Source) {
+			errs = append(errs, fmt.Errorf("volume %q: the source %q is not UTF-8, which manifests are", v.Name, v.Source))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func annotate(list types.Annotations, pairs [][2]string) (types.Annotations, error) {

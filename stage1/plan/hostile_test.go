@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/appc/spec/schema"
 
@@ -185,9 +184,7 @@ func TestHostileManifests(t *testing.T) {
 					if more := extra(c.want, shape(t, p)); len(more) > 0 {
 						t.Errorf("%.80q adds %q", s, more)
 					}
-					// JSON is text: what is no UTF-8 comes out as the mark for that
-					arrived := strings.ToValidUTF8(s, "\ufffd")
-					if s != "" && mark == strings.ToUpper(mark) && utf8.ValidString(s) && !record(t, p)[arrived] {
+					if s != "" && mark == strings.ToUpper(mark) && !record(t, p)[s] {
 						t.Errorf("%.80q did not arrive", s)
 					}
 					if taken%97 == 1 && verified < 60 {
