@@ -157,7 +157,7 @@ func TestLogUnit(t *testing.T) {
 // nobody holds the pod's lock.
 func TestStopWithoutLock(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if err := Stop([]string{"u"}); err == nil || !strings.Contains(err.Error(), "supervisor") {
+	if err := Stop([]string{"u"}); err == nil || !strings.Contains(err.Error(), "ppid") {
 		t.Errorf("no ppid: %v", err)
 	}
 	write(t, "ppid", "nonsense\n")

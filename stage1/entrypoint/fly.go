@@ -16,17 +16,13 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/sys"
-	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/machined"
 	"github.com/rkt-systemd/rkt/stage1/launch"
 	"github.com/rkt-systemd/rkt/stage1/plan"
 )
 
-// Files of the fly flavour in the pod directory.
-const (
-	flyRecord = "fly.json" // the launcher's record of the app
-	flyGroup  = "pgid"     // the process group, for a stop when the app itself has gone
-)
+// flyRecord is the launcher's record of the app, in the pod directory.
+const flyRecord = "fly.json"
 
 // FlyRun makes the app's root and becomes the app: on the host, in its network,
 // among its processes, without limits. The goroutine must be locked to its thread.
@@ -35,8 +31,7 @@ func FlyRun(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	journal.SetField(env.Log, journal.KeyStage, "stage1")
-	journal.SetField(env.Log, journal.KeyPodUUID, r.UUID)
+	describe(env, r.UUID)
 	switch {
 	case r.PrivateUsers != "":
 		return errors.New("fly has no private users")
@@ -45,13 +40,10 @@ func FlyRun(ctx context.Context, env Env, args []string) error {
 	case r.MDSToken != "":
 		return errors.New("--mds-token is not supported by fly")
 	}
-	lock, err := lockFD(env)
+	lock, passed, err := inherited(env)
 	if err != nil {
 		return err
 	}
-	unix.CloseOnExec(lock)
-	passed := sys.ListenFDs(env.get)
-	sys.HoldFDs(passed)
 	dir, err := os.Getwd()
 	if err != nil {
 		return err
@@ -128,7 +120,7 @@ func flyFiles(p *plan.Plan, s *launch.Spec, r abi.Run) error {
 		return err
 	}
 	pid := strconv.Itoa(os.Getpid()) + "\n"
-	for _, f := range []struct{ name, data string }{{flyRecord, string(rec)}, {flyGroup, strconv.Itoa(unix.Getpgrp()) + "\n"}, {podfs.Pid, pid}} {
+	for _, f := range []struct{ name, data string }{{flyRecord, string(rec)}, {podfs.Pgid, strconv.Itoa(unix.Getpgrp()) + "\n"}, {podfs.Pid, pid}} {
 		tmp := "." + f.name + ".new"
 		if err := os.WriteFile(tmp, []byte(f.data), 0o644); err != nil {
 			return err
@@ -245,47 +237,26 @@ func FlyStop(args []string) error {
 	if err != nil {
 		return err
 	}
-	lock, err := os.Open(".")
+	pid, err := readPID(podfs.Pid)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	// The number is only as good as the lock: without a holder the process may be anyone's.
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
-		return nil
+	gone, err := signalPod(pid, s.Force)
+	if err != nil || !gone {
+		return err
+	}
+	group, err := readPID(podfs.Pgid)
+	if err != nil {
+		return err
 	}
 	sig := unix.SIGTERM
 	if s.Force {
 		sig = unix.SIGKILL
 	}
-	pid, err := readPID(podfs.Pid)
-	if err != nil {
-		return err
-	}
-	err = unix.Kill(pid, sig)
-	if errors.Is(err, unix.ESRCH) {
-		group, gerr := readPID(flyGroup)
-		if gerr != nil {
-			return gerr
-		}
-		err = unix.Kill(-group, sig)
-	}
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("sending %s to process %d: %w", unix.SignalName(sig), pid, err)
+	if err := unix.Kill(-group, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("sending %s to the process group %d: %w", unix.SignalName(sig), group, err)
 	}
 	return nil
-}
-
-func readPID(name string) (int, error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return 0, fmt.Errorf("reading the pod's process: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("%s does not hold a process ID", name)
-	}
-	return pid, nil
 }
 
 // FlyGC has nothing to free: mounts end with the app, networks are the host's.

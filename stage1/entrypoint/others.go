@@ -22,42 +22,63 @@ func Stop(args []string) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(podfs.Ppid)
-	if err != nil {
-		return fmt.Errorf("reading the pod's supervisor: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 1 {
-		return fmt.Errorf("%s does not hold a process ID", podfs.Ppid)
-	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil // ended meanwhile
-	}
-	if err != nil {
-		return fmt.Errorf("opening process %d: %w", pid, err)
-	}
-	defer unix.Close(fd)
-	// The number is only as good as the lock: without a holder the process may be anyone's.
-	lock, err := os.Open(".")
+	pid, err := readPID(podfs.Ppid)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
-		return nil
-	}
-	sig := unix.SIGTERM
-	if s.Force {
-		sig = unix.SIGKILL
-	}
-	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("sending %s to process %d: %w", unix.SignalName(sig), pid, err)
+	if _, err := signalPod(pid, s.Force); err != nil {
+		return err
 	}
 	if s.Force {
 		return killScope(s.UUID)
 	}
 	return nil
+}
+
+// readPID reads a process ID from a file of the pod directory.
+func readPID(name string) (int, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, fmt.Errorf("reading the pod's process: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("%s does not hold a process ID", name)
+	}
+	return pid, nil
+}
+
+// signalPod asks a process of the pod to end, or kills it. It says whether the
+// process has gone while the pod lives.
+func signalPod(pid int, force bool) (gone bool, err error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return false, fmt.Errorf("opening process %d: %w", pid, err)
+	}
+	gone = err != nil
+	if !gone {
+		defer unix.Close(fd)
+	}
+	// The number is only as good as the lock: without a holder the process may be anyone's.
+	lock, err := os.Open(".")
+	if err != nil {
+		return false, err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
+		return false, nil
+	}
+	if gone {
+		return true, nil
+	}
+	sig := unix.SIGTERM
+	if force {
+		sig = unix.SIGKILL
+	}
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return false, fmt.Errorf("sending %s to process %d: %w", unix.SignalName(sig), pid, err)
+	}
+	return false, nil
 }
 
 // GC releases what a pod of this flavour holds outside its directory: networks,

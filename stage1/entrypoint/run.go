@@ -58,13 +58,8 @@ func Run(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	journal.SetField(env.Log, journal.KeyStage, "stage1")
-	journal.SetField(env.Log, journal.KeyPodUUID, r.UUID)
-	if b, err := os.ReadFile(podfs.DeclaredName); err == nil {
-		journal.SetField(env.Log, journal.KeyPodName, strings.TrimSpace(string(b)))
-	}
-	switch {
-	case r.MDSToken != "":
+	describe(env, r.UUID)
+	if r.MDSToken != "" {
 		return errors.New("--mds-token is not supported yet by this stage1")
 	}
 	if r.Interactive {
@@ -78,14 +73,10 @@ func Run(ctx context.Context, env Env, args []string) error {
 			return fmt.Errorf("--private-users: %w", err)
 		}
 	}
-	lock, err := lockFD(env)
+	lock, passed, err := inherited(env)
 	if err != nil {
 		return err
 	}
-	// plugins and other helpers must not hold the pod's lock
-	unix.CloseOnExec(lock)
-	passed := sys.ListenFDs(env.get)
-	sys.HoldFDs(passed)
 	dir, err := os.Getwd()
 	if err != nil {
 		return err
@@ -135,6 +126,27 @@ func Run(ctx context.Context, env Env, args []string) error {
 		err = start(env, in, p, lock)
 	}
 	return errors.Join(err, network.Teardown(context.WithoutCancel(ctx), dir, r.UUID, r.LocalConfig))
+}
+
+// describe says in every message which pod it is about.
+func describe(env Env, uuid string) {
+	journal.SetField(env.Log, journal.KeyStage, "stage1")
+	journal.SetField(env.Log, journal.KeyPodUUID, uuid)
+	if b, err := os.ReadFile(podfs.DeclaredName); err == nil {
+		journal.SetField(env.Log, journal.KeyPodName, strings.TrimSpace(string(b)))
+	}
+}
+
+// inherited are the pod's lock and the sockets that systemd passed. Plugins and
+// other helpers must hold neither.
+func inherited(env Env) (lock int, passed []int, err error) {
+	if lock, err = lockFD(env); err != nil {
+		return -1, nil, err
+	}
+	unix.CloseOnExec(lock)
+	passed = sys.ListenFDs(env.get)
+	sys.HoldFDs(passed)
+	return lock, passed, nil
 }
 
 // connect makes the pod's networks and returns the resolv.conf they ask for.

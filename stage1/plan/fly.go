@@ -6,8 +6,6 @@ import (
 
 	"github.com/appc/spec/schema/types"
 
-	"github.com/rkt-systemd/rkt/internal/abi"
-	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/stage1/launch"
 )
@@ -24,39 +22,11 @@ func Fly(in Input) (*Plan, error) {
 	if img == nil {
 		return nil, fmt.Errorf("app %q: its image manifest is missing", name)
 	}
-	app := ra.App
-	if app == nil {
-		app = img.App
-	}
-	if app == nil || len(app.Exec) == 0 {
-		return nil, fmt.Errorf(`app %q: image %q has an empty "exec" (try --exec=BINARY)`, name, img.Name)
-	}
-	ids, ok := in.IDs[name]
-	if !ok {
-		return nil, fmt.Errorf("app %q: its user was not looked up", name)
-	}
-	s := launch.Spec{Name: name, Fly: true, Root: path.Join(in.Facts.PodDir, podfs.AppRootfs(name)), Exec: app.Exec, Dir: app.WorkingDirectory,
-		UID: ids.UID, GID: ids.GID, LogUnit: in.Facts.LogUnit, Journal: true}
-	if s.Dir == "" {
-		s.Dir = "/"
-	}
-	extra, err := appc.ExtraEnvironment(img)
+	app, s, err := appRecord(in, ra, img)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("app %q: %w", name, err)
 	}
-	s.Env = environment(name, app, extra)
-	for _, g := range app.SupplementaryGIDs {
-		if g < 0 || int64(g) >= 1<<32-1 {
-			return nil, fmt.Errorf("app %q: supplementary group %d is out of range", name, g)
-		}
-		s.Groups = append(s.Groups, uint32(g))
-	}
-	if app.SupplementaryGIDs == nil {
-		s.Groups = append(s.Groups, ids.Groups...)
-	}
-	if v, _ := img.Annotations.Get(abi.AnnotationNotify); v == "true" {
-		s.Notify = true
-	}
+	s.Fly, s.Journal, s.Root = true, true, path.Join(in.Facts.PodDir, podfs.AppRootfs(name))
 	for _, port := range app.Ports {
 		s.Sockets = s.Sockets || port.SocketActivated && len(in.Facts.Listeners) > 0
 	}

@@ -190,43 +190,14 @@ func (p *Plan) file(name string, mode uint32, data []byte) {
 }
 
 func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) error {
-	app := ra.App
-	if app == nil {
-		app = img.App
-	}
-	if app == nil {
-		return fmt.Errorf("its image has no app section; give a command (--exec)")
-	}
-	if len(app.Exec) == 0 {
-		return fmt.Errorf(`image %q has an empty "exec" (try --exec=BINARY)`, img.Name)
-	}
-	name := ra.Name.String()
-	ids, ok := in.IDs[name]
-	if !ok {
-		return fmt.Errorf("its user was not looked up")
-	}
-	s := launch.Spec{
-		Name: name, Root: path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir), Exec: app.Exec, Dir: app.WorkingDirectory,
-		UID: ids.UID, GID: ids.GID, ReadOnlyRoot: ra.ReadOnlyRootFS, MaskPaths: !in.Run.DisablePaths,
-		LogUnit: in.Facts.LogUnit, LogPassed: in.Facts.IDs.Count > 0 && !in.Run.Mutable, Mutable: in.Run.Mutable,
-	}
-	if s.Dir == "" {
-		s.Dir = "/"
-	}
-	extra, err := appc.ExtraEnvironment(img)
+	app, s, err := appRecord(in, ra, img)
 	if err != nil {
 		return err
 	}
-	s.Env = environment(name, app, extra)
-	for _, g := range app.SupplementaryGIDs {
-		if g < 0 || int64(g) >= 1<<32-1 {
-			return fmt.Errorf("supplementary group %d is out of range", g)
-		}
-		s.Groups = append(s.Groups, uint32(g))
-	}
-	if app.SupplementaryGIDs == nil {
-		s.Groups = append(s.Groups, ids.Groups...)
-	}
+	name := s.Name
+	s.Root = path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir)
+	s.ReadOnlyRoot, s.MaskPaths = ra.ReadOnlyRootFS, !in.Run.DisablePaths
+	s.LogPassed, s.Mutable = in.Facts.IDs.Count > 0 && !in.Run.Mutable, in.Run.Mutable
 	if err := checkIDs(in.Facts.IDs, &s); err != nil {
 		return err
 	}
@@ -246,9 +217,6 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 		default:
 			return fmt.Errorf("event handler %q is unknown or given twice", h.Name)
 		}
-	}
-	if v, _ := img.Annotations.Get(abi.AnnotationNotify); v == "true" {
-		s.Notify = true
 	}
 	limits, err := p.isolators(&s, app.Isolators, in)
 	if err != nil {
@@ -277,6 +245,46 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	// The contract's copy of the environment, for other programs that enter.
 	p.file(path.Join(podfs.EnvDir, name), 0o600, []byte(strings.Join(s.Env, "\n")+"\n"))
 	return p.unit(ra, img, &s, limits, own)
+}
+
+// appRecord begins the launcher's record of an app: what it is, whatever the flavour.
+func appRecord(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) (*types.App, launch.Spec, error) {
+	s := launch.Spec{Name: ra.Name.String(), LogUnit: in.Facts.LogUnit}
+	app := ra.App
+	if app == nil {
+		app = img.App
+	}
+	if app == nil {
+		return nil, s, fmt.Errorf("its image has no app section; give a command (--exec)")
+	}
+	if len(app.Exec) == 0 {
+		return nil, s, fmt.Errorf(`image %q has an empty "exec" (try --exec=BINARY)`, img.Name)
+	}
+	ids, ok := in.IDs[s.Name]
+	if !ok {
+		return nil, s, fmt.Errorf("its user was not looked up")
+	}
+	s.Exec, s.Dir, s.UID, s.GID = app.Exec, app.WorkingDirectory, ids.UID, ids.GID
+	if s.Dir == "" {
+		s.Dir = "/"
+	}
+	extra, err := appc.ExtraEnvironment(img)
+	if err != nil {
+		return nil, s, err
+	}
+	s.Env = environment(s.Name, app, extra)
+	for _, g := range app.SupplementaryGIDs {
+		if g < 0 || int64(g) >= 1<<32-1 {
+			return nil, s, fmt.Errorf("supplementary group %d is out of range", g)
+		}
+		s.Groups = append(s.Groups, uint32(g))
+	}
+	if app.SupplementaryGIDs == nil {
+		s.Groups = append(s.Groups, ids.Groups...)
+	}
+	v, _ := img.Annotations.Get(abi.AnnotationNotify)
+	s.Notify = v == "true"
+	return app, s, nil
 }
 
 // checkIDs refuses users and groups that a pod with private users has not got.
