@@ -82,7 +82,18 @@ func AppAdd(ctx context.Context, env Env, args []string) error {
 	if err := applyTo(l, p, in.Facts.IDs, env.Log.Warnf); err != nil {
 		return err
 	}
-	return supervisor(ctx, env, "daemon-reload")
+	if err := supervisor(ctx, env, "daemon-reload"); err != nil {
+		return err
+	}
+	for _, log := range p.Logs {
+		if err := supervisor(ctx, env, "start", "log@"+log.App+".socket"); err != nil {
+			return err
+		}
+		if err := lateLog(log, l.root); err != nil {
+			return fmt.Errorf("opening the journal for app %q: %w", log.App, err)
+		}
+	}
+	return nil
 }
 
 // checkName refuses names of the pod's own units: they were there before any app.
@@ -273,7 +284,7 @@ func supervisor(ctx context.Context, env Env, args ...string) error {
 
 // query calls systemctl in the pod, where it talks to systemd without a bus.
 func query(ctx context.Context, env Env, args ...string) (string, error) {
-	argv := append([]string{"--pid=" + env.get(abi.EnvEnterPID), "--", "/usr/bin/systemctl", "--quiet", "--no-pager"}, args...)
+	argv := append([]string{"--pid=" + env.get(abi.EnvEnterPID), "--", "/usr/bin/systemctl", "--no-pager"}, args...)
 	cmd := exec.CommandContext(ctx, env.get(abi.EnvEnterCmd), argv...)
 	cmd.Env = env.Environ
 	var out, errs bytes.Buffer

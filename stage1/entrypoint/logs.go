@@ -28,24 +28,40 @@ func openLogs(logs []plan.Log) ([]int, error) {
 }
 
 func openLog(l plan.Log) (int, error) {
-	stream, err := launch.JournalStream(l.App, l.Unit)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(stream)
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
 	to := &unix.SockaddrUnix{Name: l.Address}
 	if err = unix.Bind(socket, to); err == nil {
-		err = unix.Sendmsg(socket, []byte{0}, unix.UnixRights(stream), to, unix.MSG_DONTWAIT)
+		err = sendLog(socket, l, to)
 	}
 	if err != nil {
 		unix.Close(socket)
 		return -1, err
 	}
 	return socket, nil
+}
+
+// sendLog opens an app's stream to the journal and leaves it in a socket.
+func sendLog(from int, l plan.Log, to unix.Sockaddr) error {
+	stream, err := launch.JournalStream(l.App, l.Unit)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(stream)
+	return unix.Sendmsg(from, []byte{0}, unix.UnixRights(stream), to, unix.MSG_DONTWAIT)
+}
+
+// lateLog leaves the stream of an app that was added in the socket that the
+// pod's systemd has made for it; root is a path of the pod's.
+func lateLog(l plan.Log, root string) error {
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	return sendLog(socket, l, &unix.SockaddrUnix{Name: root + l.Address})
 }
 
 // firstPassed is the number of the first descriptor that systemd passes

@@ -37,6 +37,9 @@ func App(in Input) (*Plan, error) {
 	if err := p.fits(in, started); err != nil {
 		return nil, fmt.Errorf("app %q: %w", name, err)
 	}
+	if err := p.lateLogs(in); err != nil {
+		return nil, err
+	}
 	return p, p.records(in)
 }
 
@@ -91,7 +94,7 @@ func Unit(app string) string { return app + ".service" }
 
 // Units are all units that belong to an app alone.
 func Units(app string) []string {
-	return []string{Unit(app), app + ".socket", "out@" + app + ".socket", "out@" + app + ".service", "hold@" + app + ".service",
+	return []string{Unit(app), app + ".socket", "out@" + app + ".socket", logSocket(app), "log@" + app + ".service", "out@" + app + ".service", "hold@" + app + ".service",
 		"iomux@" + app + ".service", "ttymux@" + app + ".service"}
 }
 
@@ -99,6 +102,7 @@ func Units(app string) []string {
 // app alone, apart from its root and its status; its record is the last.
 func AppFiles(app string) []string {
 	return []string{podfs.UnitDir + "/" + app + ".service", podfs.UnitDir + "/" + app + ".socket", podfs.UnitDir + "/-.slice.d/" + app + ".conf",
+		podfs.UnitDir + "/" + logSocket(app), strings.TrimPrefix(LogDir, "/") + "/" + app,
 		podfs.EnvDir + "/" + app, strings.TrimPrefix(stdio.Dir(app), "/"),
 		"run/rkt/main/" + app, "run/rkt/hold/" + app, strings.TrimPrefix(OutDir, "/") + "/" + app, podfs.AppRecordDir + "/" + app + ".json"}
 }

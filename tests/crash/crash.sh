@@ -268,6 +268,72 @@ case_image_rm() {
 }
 
 BEFORE=''
+sandbox() { # sandbox FLAGS...: a running one
+  must rkt fetch $IMG
+  rm -f /run/crash.uuid
+  must systemd-run --quiet --collect --unit=crash-sandbox rkt app sandbox --net=none --uuid-file-save=/run/crash.uuid "$@"
+  for _ in {1..200}; do [[ ! -s /run/crash.uuid ]] || break; sleep 0.05; done
+  must rkt status --wait-ready=60s --uuid-file=/run/crash.uuid
+  BOX=$(</run/crash.uuid)
+}
+add_app() { rkt app add "$BOX" example.com/busybox --name=app --exec=/bin/sleep --mnt-volume=name=data,kind=empty,target=/data -- 1000; }
+app_works() {
+  must rkt app list "$BOX"
+  must add_app
+  must rkt app start "$BOX" --app=app
+  [[ $(rkt app list --no-legend "$BOX") == $'app\trunning' ]] || fail "rkt app list: $(rkt app list "$BOX")"
+  must rkt app stop "$BOX" --app=app
+}
+nothing_of_app() { # after app rm, nor in a pod that has ended
+  find "$DATA/pods/run/$BOX" -xdev \( -name app -o -name 'app.*' -o -name 'app-*' -o -name data \) -not -type c >"$OUT"
+  [[ ! -s $OUT ]] || fail "something is left of the app"
+}
+leave_sandbox() {
+  must rkt app rm "$BOX" --app=app
+  nothing_of_app
+  must rkt stop "$BOX"
+  must rkt status --wait=30s "$BOX"
+}
+app_add() { # app_add POINT FLAGS...
+  local point=$1
+  shift
+  started
+  sandbox "$@"
+  killed "$point" add_app
+  [[ -z $point ]] || { next rkt app rm "$BOX" --app=app && nothing_of_app && killed "$point" add_app; } # the second time add cleans up
+  [[ -n $point ]] || must rkt app rm "$BOX" --app=app
+  next app_works
+  leave_sandbox
+}
+case_app_add() { app_add "$1"; }
+case_app_add_copy() { app_add "$1" --no-overlay; }
+case_app_add_private() { app_add "$1" --private-users; }
+app_rm() {
+  local point=$1
+  shift
+  started
+  sandbox "$@"
+  app_works
+  must rkt app start "$BOX" --app=app
+  killed "$point" rkt app rm "$BOX" --app=app
+  [[ -z $point ]] || must rkt app rm "$BOX" --app=app
+  nothing_of_app
+  next app_works
+  leave_sandbox
+}
+case_app_rm() { app_rm "$1"; }
+case_app_rm_copy() { app_rm "$1" --no-overlay; }
+case_app_rm_ended() {
+  started
+  sandbox
+  must add_app
+  must rkt stop "$BOX"
+  must rkt status --wait=30s "$BOX"
+  killed "$1" rkt app rm "$BOX" --app=app
+  [[ -z $1 ]] || must rkt app rm "$BOX" --app=app
+  nothing_of_app
+  next rkt app list "$BOX"
+}
 started() { BEFORE=$(snapshot); }
 
 next() { # next COMMAND...: what has to work after the kill
@@ -410,7 +476,7 @@ fetch_rounds() { # fetch_rounds N SEED
 }
 
 clean() { # what an earlier case may have left
-  systemctl stop "$UNIT" 2>/dev/null
+  systemctl stop "$UNIT" crash-sandbox 2>/dev/null
   environment ''
   systemctl reset-failed "$UNIT" 2>/dev/null
   rm -f /etc/rkt/pods/$POD.json

@@ -31,6 +31,15 @@ const there = "/root/crash.sh"
 // themselves are read from the sources: one that is not here is tried with
 // every command, and has to be passed by one.
 var cases = map[string][]string{
+	"app/added":              {"app_add", "app_add_private"},
+	"app/created":            {"app_add"},
+	"app/manifest":           {"app_add", "app_add_copy"},
+	"app/mounted":            {"app_add", "app_add_copy", "app_add_private"},
+	"app/rm-files":           {"app_rm", "app_rm_ended"},
+	"app/rm-manifest":        {"app_rm", "app_rm_ended"},
+	"app/rm-stopped":         {"app_rm", "app_rm_copy"},
+	"app/rm-unmounted":       {"app_rm", "app_rm_copy"},
+	"app/tree":               {"app_add", "app_add_copy"},
 	"atomicfile/renamed":     {"fetch", "trust", "prepare", "unit", "fetch_registry", "image_gc"},
 	"atomicfile/written":     {"fetch", "trust", "prepare", "unit", "unit_net", "fetch_url", "fetch_layout", "fsck_record", "image_gc"},
 	"cli/gc-image":           {"image_gc"},
