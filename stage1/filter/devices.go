@@ -134,6 +134,11 @@ func ConfineDevices(cgroup string, rules []Device) error {
 		code = i.bytes(code)
 	}
 	license := []byte("GPL\x00")
+	// The kernel is given their addresses as numbers, which the garbage collector does not follow.
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&code[0])
+	pin.Pin(&license[0])
 	load := struct {
 		kind, count                  uint32
 		insns, license               uint64
@@ -145,9 +150,15 @@ func ConfineDevices(cgroup string, rules []Device) error {
 	}{kind: 15 /* BPF_PROG_TYPE_CGROUP_DEVICE */, count: uint32(len(prog)), insns: uint64(uintptr(unsafe.Pointer(&code[0]))),
 		license: uint64(uintptr(unsafe.Pointer(&license[0]))), expectedAttachKinds: attachDevice}
 	copy(load.name[:], "rkt_devices")
-	fd, _, e := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
-	runtime.KeepAlive(code)
-	runtime.KeepAlive(license)
+	// The kernel gives up a load, EAGAIN, whenever a signal is pending, and Go's
+	// scheduler sends some to its own threads. Each try is as likely to end well.
+	var fd uintptr
+	var e unix.Errno
+	for range loadTries {
+		if fd, _, e = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load)); e != unix.EAGAIN {
+			break
+		}
+	}
 	if e != 0 {
 		return fmt.Errorf("loading the device rules: %w", e)
 	}
@@ -164,7 +175,10 @@ func ConfineDevices(cgroup string, rules []Device) error {
 	return nil
 }
 
-const attachDevice = 6 // BPF_CGROUP_DEVICE
+const (
+	attachDevice = 6 // BPF_CGROUP_DEVICE
+	loadTries    = 100
+)
 
 // ReadDevices reads a file of rules; without one there are none.
 func ReadDevices(name string) ([]Device, bool, error) {
