@@ -276,20 +276,20 @@ sandbox() { # sandbox FLAGS...: a running one
   must rkt status --wait-ready=60s --uuid-file=/run/crash.uuid
   BOX=$(</run/crash.uuid)
 }
-add_app() { rkt app add "$BOX" example.com/busybox --name=app --exec=/bin/sleep --mnt-volume=name=data,kind=empty,target=/data -- 1000; }
+add_app() { rkt app add "$BOX" example.com/busybox --name=victim --exec=/bin/sleep --mnt-volume=name=data,kind=empty,target=/data -- 1000; }
 app_works() {
   must rkt app list "$BOX"
   must add_app
-  must rkt app start "$BOX" --app=app
-  [[ $(rkt app list --no-legend "$BOX") == $'app\trunning' ]] || fail "rkt app list: $(rkt app list "$BOX")"
-  must rkt app stop "$BOX" --app=app
+  must rkt app start "$BOX" --app=victim
+  [[ $(rkt app list --no-legend "$BOX") == $'victim\trunning' ]] || fail "rkt app list: $(rkt app list "$BOX")"
+  must rkt app stop "$BOX" --app=victim
 }
 nothing_of_app() { # after app rm, nor in a pod that has ended
-  find "$DATA/pods/run/$BOX" -xdev \( -name app -o -name 'app.*' -o -name 'app-*' -o -name data \) -not -type c >"$OUT"
+  find "$DATA/pods/run/$BOX" -xdev \( -name 'victim*' -o -name 'log@victim*' -o -name data \) -not -type c >"$OUT"
   [[ ! -s $OUT ]] || fail "something is left of the app"
 }
 leave_sandbox() {
-  must rkt app rm "$BOX" --app=app
+  must rkt app rm "$BOX" --app=victim
   nothing_of_app
   must rkt stop "$BOX"
   must rkt status --wait=30s "$BOX"
@@ -300,8 +300,13 @@ app_add() { # app_add POINT FLAGS...
   started
   sandbox "$@"
   killed "$point" add_app
-  [[ -z $point ]] || { next rkt app rm "$BOX" --app=app && nothing_of_app && killed "$point" add_app; } # the second time add cleans up
-  [[ -n $point ]] || must rkt app rm "$BOX" --app=app
+  next rkt app rm "$BOX" --app=victim
+  nothing_of_app
+  killed "$point" add_app
+  case $point in
+    app/tree | app/mounted) ;; # add cleans up by itself
+    *) must rkt app rm "$BOX" --app=victim ;;
+  esac
   next app_works
   leave_sandbox
 }
@@ -314,9 +319,9 @@ app_rm() {
   started
   sandbox "$@"
   app_works
-  must rkt app start "$BOX" --app=app
-  killed "$point" rkt app rm "$BOX" --app=app
-  [[ -z $point ]] || must rkt app rm "$BOX" --app=app
+  must rkt app start "$BOX" --app=victim
+  killed "$point" rkt app rm "$BOX" --app=victim
+  [[ -z $point ]] || must rkt app rm "$BOX" --app=victim
   nothing_of_app
   next app_works
   leave_sandbox
@@ -329,8 +334,8 @@ case_app_rm_ended() {
   must add_app
   must rkt stop "$BOX"
   must rkt status --wait=30s "$BOX"
-  killed "$1" rkt app rm "$BOX" --app=app
-  [[ -z $1 ]] || must rkt app rm "$BOX" --app=app
+  killed "$1" rkt app rm "$BOX" --app=victim
+  [[ -z $1 ]] || must rkt app rm "$BOX" --app=victim
   nothing_of_app
   next rkt app list "$BOX"
 }
