@@ -30,6 +30,7 @@ func left(t *testing.T, p *Pods) []string {
 	return names
 }
 
+// TestCollectAbandoned: check list: pod-lifecycle 2
 func TestCollectAbandoned(t *testing.T) {
 	for _, phase := range []string{podfs.Embryo, podfs.Prepare, podfs.Prepared, podfs.Run, podfs.ExitedGarbage, podfs.Garbage} {
 		t.Run(phase, func(t *testing.T) {

@@ -109,6 +109,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// TestLifeCycle: check list: pod-lifecycle 1
 func TestLifeCycle(t *testing.T) {
 	p := Open(filepath.Join(t.TempDir(), "not", "there", "yet"))
 	id := NewUUID()
@@ -168,6 +169,8 @@ func TestCreateRefusesNames(t *testing.T) {
 }
 
 // TestTakePreparedRace: of many at the same moment one gets the pod.
+//
+// check list: pod-lifecycle 9
 func TestTakePreparedRace(t *testing.T) {
 	p := open(t)
 	for range 20 {
@@ -276,6 +279,7 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestListSkipsJunk: check list: pod-lifecycle 22
 func TestListSkipsJunk(t *testing.T) {
 	p := open(t)
 	id := NewUUID()
@@ -414,6 +418,7 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
+// TestWaitUnlocked: check list: pod-lifecycle 8
 func TestWaitUnlocked(t *testing.T) {
 	p := open(t)
 	id := NewUUID()
@@ -444,6 +449,7 @@ func TestWaitUnlocked(t *testing.T) {
 	}
 }
 
+// TestMarkOnly: check list: pod-lifecycle 4
 func TestMarkOnly(t *testing.T) {
 	p := open(t)
 	ended, running, aborted, prepared := NewUUID(), NewUUID(), NewUUID(), NewUUID()
@@ -472,6 +478,8 @@ func TestMarkOnly(t *testing.T) {
 
 // TestGrace: the grace period counts from the mark, by the directory's change
 // time, which nobody can set.
+//
+// check list: pod-lifecycle 5
 func TestGrace(t *testing.T) {
 	p := open(t)
 	id, young, locked := NewUUID(), NewUUID(), NewUUID()
@@ -512,6 +520,7 @@ func TestGrace(t *testing.T) {
 	}
 }
 
+// TestRemove: check list: pod-lifecycle 6
 func TestRemove(t *testing.T) {
 	for _, c := range []struct {
 		phase  string

@@ -258,8 +258,9 @@ func teardown(ctx context.Context, podDir, uuid, localConfig string) error {
 	if err != nil {
 		return err
 	}
-	interrupted := false
-	if len(names) > 0 {
+	// without a namespace plugins do not find the addresses whose rules are to go
+	interrupted := netns == ""
+	if len(names) > 0 && !interrupted {
 		if interrupted, err = begun(podDir); err != nil {
 			return err
 		}

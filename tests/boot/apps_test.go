@@ -42,6 +42,7 @@ func TestAppsInOrder(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestFirstFailingApp: check list: runtime 5; cli 4
 func TestFirstFailingApp(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -106,6 +107,7 @@ func bb(script string, flags ...string) []string {
 	return append(append([]string{busybox, "--name=app", "--exec=/bin/sh"}, flags...), "--", "-c", script)
 }
 
+// TestRunExitStatus: check list: runtime 4, 18; cli 3, 6
 func TestRunExitStatus(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -141,6 +143,7 @@ func TestRunExitStatus(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestEventHandlers: check list: runtime 17
 func TestEventHandlers(t *testing.T) {
 	f := open(t)
 	image := f.image("handlers", "busybox", "--name", "example.com/handlers", "--manifest", `{"app": {

@@ -39,6 +39,7 @@ func (f *fixture) state(uuid string) string {
 	return s
 }
 
+// TestPrepareAndRun: check list: cli 2; pod-lifecycle 5, 6, 9
 func TestPrepareAndRun(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -100,6 +101,7 @@ func TestPrepareAndRun(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestStopAndStatus: check list: runtime 6; cli 32, 33; pod-lifecycle 8
 func TestStopAndStatus(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -137,6 +139,7 @@ func TestStopAndStatus(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestEnter: check list: runtime 13; cli 13
 func TestEnter(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -249,6 +252,7 @@ func TestTrust(t *testing.T) {
 	equal(t, "keys of the root prefix", f.sh("ls /etc/rkt/trustedkeys/root.d 2>/dev/null || true"), "")
 }
 
+// TestOnlyRoot: check list: cli 1
 func TestOnlyRoot(t *testing.T) {
 	f := open(t)
 	for _, args := range []string{"run " + busybox, "gc", "rm x", "enter x true", "prepare " + busybox} {

@@ -76,6 +76,7 @@ func TestConfinement(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestUsers: check list: runtime 15; cli 14
 func TestUsers(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -104,6 +105,7 @@ func TestUsers(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestEnvironment: check list: runtime 11, 13; cli 13
 func TestEnvironment(t *testing.T) {
 	f := open(t)
 	image := f.image("env", "busybox", "--name", "example.com/env", "--manifest",
@@ -130,6 +132,7 @@ func TestEnvironment(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestVolumes: check list: runtime 23, 24, 25; cli 10, 11
 func TestVolumes(t *testing.T) {
 	f := open(t)
 	f.sh(`rm -rf /srv/vol; mkdir -p /srv/vol/data /srv/vol/links; echo old >/srv/vol/data/file; echo single >/srv/vol/one

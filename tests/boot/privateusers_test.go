@@ -30,7 +30,7 @@ func (f *fixture) shift(name string) int {
 
 // Declared pods have private users unless their file says otherwise, or they use
 // the host's network; every command that shows pods tells.
-// check list: runtime 17
+// check list: runtime 15
 func TestPrivateUsersAreTheDefault(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -76,7 +76,7 @@ func TestPrivateUsersAreTheDefault(t *testing.T) {
 // A pod writes to its root, its status and its volumes as its own users, with
 // overlays and with copies, and the host sees its range, or, where ids are
 // mapped, none of it.
-// check list: runtime 17, 23; pod-lifecycle 19
+// check list: runtime 4, 21; pod-lifecycle 19
 func TestPrivateUsersFiles(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -107,7 +107,7 @@ func TestPrivateUsersFiles(t *testing.T) {
 }
 
 // Files of a host volume are whose the volume says.
-// check list: runtime 22, 25
+// check list: runtime 20, 23
 func TestPrivateUsersHostVolumes(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
@@ -153,7 +153,7 @@ func TestPrivateUsersHostVolumes(t *testing.T) {
 	f.unchanged(before)
 }
 
-// check list: runtime 17
+// check list: runtime 15
 func TestPrivateUsersRefuse(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()

@@ -84,6 +84,7 @@ func TestDeclaredRedis(t *testing.T) {
 	f.unchanged(before)
 }
 
+// TestKilledPodRestarts: check list: pod-lifecycle 8
 func TestKilledPodRestarts(t *testing.T) {
 	f := open(t)
 	f.image("redis", "redis")
