@@ -127,6 +127,8 @@ func noBudget() gcOptions { return gcOptions{budget: -1} }
 
 // TestImageGCProtectsPods checks what pods keep, in every phase of their life.
 // check list: 50
+//
+// check list: pod-lifecycle 15
 func TestImageGCProtectsPods(t *testing.T) {
 	h := newHost(t)
 	var trees []string

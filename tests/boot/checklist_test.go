@@ -193,12 +193,13 @@ func TestTransientUnit(t *testing.T) {
 
 // TestEnterWaits: a pod that has no process ID yet is waited for, one that ends meanwhile is not.
 //
-// check list: runtime 3; pod-lifecycle 10, 11
+// check list: runtime 3, 13; cli 13; pod-lifecycle 10, 11
 func TestEnterWaits(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
 	uuid := f.background(append([]string{"--net=none"}, bb(forever(0))...)...)
 	dir := podsDir + "/run/" + uuid
+	equal(t, "the caller's terminal", f.sh("TERM=vt52 rkt enter "+uuid+" /bin/sh -c 'echo $TERM'"), "vt52\n")
 	contains(t, "subcgroup", f.sh("cat "+dir+"/subcgroup"), "payload")
 	contains(t, "the app's group", f.sh("find /sys/fs/cgroup/$(cat "+dir+"/subcgroup) -name app.service"), "app.service")
 	out := f.sh(`cd ` + dir + `; mkdir /run/away; mv pid ppid /run/away 2>/dev/null || true
@@ -250,13 +251,14 @@ func TestPodDirectory(t *testing.T) {
 
 // TestCollectWithoutMounts: what others unmounted is no obstacle.
 //
-// check list: pod-lifecycle 7, 13
+// check list: pod-lifecycle 7, 13; cli 34
 func TestCollectWithoutMounts(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
 	for _, cut := range []string{"", "; ip netns del $(ls /run/netns | head -n 1) 2>/dev/null || true"} {
 		_, _, code := f.Try(append([]string{"rkt", "run", "--net=default", "--uuid-file-save=/run/nomounts.uuid"}, bb("exit 3")...)...)
 		equal(t, "status", code, 3)
+		contains(t, "rkt list", f.rkt("list", "--format=json"), "172.16.28.")
 		f.sh(`for m in $(findmnt -rno TARGET | grep $(cat /run/nomounts.uuid) | sort -r); do umount -l $m; done` + cut)
 		contains(t, "status", f.rkt("status", "--uuid-file=/run/nomounts.uuid"), "app-app=3")
 		f.rkt("gc", "--mark-only")
@@ -348,7 +350,7 @@ func TestRefusedCommandLines(t *testing.T) {
 			conflict = stderr
 		}
 	}
-	for _, command := range []string{"run", "prepare", "run-prepared", "enter", "gc", "rm", "stop"} {
+	for _, command := range []string{"run", "prepare", "run-prepared", "enter", "gc", "rm", "attach"} {
 		_, stderr, code := f.Try("runuser", "-u", "nobody", "--", "rkt", command)
 		if code != 254 || !strings.Contains(stderr, "cannot run as unprivileged user") {
 			t.Errorf("rkt %s as nobody: status %d, %q", command, code, stderr)

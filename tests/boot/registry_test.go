@@ -153,6 +153,8 @@ func TestRegistry(t *testing.T) {
 
 // TestGroupMember checks that members of the group fetch, list and remove
 // images without root, also those of root. check list: 25
+//
+// check list: pod-lifecycle 17
 func TestGroupMember(t *testing.T) {
 	f := registries(t)
 	f.sh("useradd -G rkt -s /bin/sh member; chmod -R a+rX " + regDir)

@@ -233,6 +233,8 @@ func failpoints(t *testing.T) []string {
 
 // TestRandomKills kills the main process of a starting service, and fetches,
 // whenever.
+//
+// check list: pod-lifecycle 2, 8
 func TestRandomKills(t *testing.T) {
 	h := open(t)
 	seed := time.Now().UnixNano() % 32768
