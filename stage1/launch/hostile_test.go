@@ -37,7 +37,7 @@ type order struct {
 	Programs []string
 }
 
-// report is what it found: that the root was refused, or what is wrong in it.
+// findings are what it found: that the root was refused, or what is wrong in it.
 type findings struct {
 	Refused string
 	Wrong   []string
@@ -319,10 +319,10 @@ func TestHostileRoots(t *testing.T) {
 // and no program leads there.
 func TestLeakedDescriptors(t *testing.T) {
 	dir, unchanged := decoy(t)
-	put(t, dir, "tool", "#!/bin/sh\n", 0o755)
+	tool := put(t, t.TempDir(), "tool", "#!/bin/sh\n", 0o755)
 	var files []*os.File
 	for i := range 32 {
-		name := []string{dir, dir + "/secret", "/", dir + "/sub", dir + "/tool"}[i%5]
+		name := []string{dir, dir + "/secret", "/", dir + "/sub", tool}[i%5]
 		f, err := os.Open(name)
 		if err != nil {
 			t.Fatal(err)
@@ -330,7 +330,6 @@ func TestLeakedDescriptors(t *testing.T) {
 		defer f.Close()
 		files = append(files, f)
 	}
-	_, unchanged = decoy(t)
 	o := order{Spec: hostileSpec(t.TempDir()), Decoy: dir}
 	o.Programs = append(o.Programs, "/proc/self/exe", "/proc/thread-self/exe", "/proc/1/exe", "/proc/self/root/proc/self/exe", "../proc/self/exe")
 	for n := 3; n <= 66; n++ {
