@@ -365,3 +365,27 @@ func TestRefusedCommandLines(t *testing.T) {
 	f.sh("rm -f /run/none.uuid /run/manifest.json")
 	f.unchanged(before)
 }
+
+// TestSeededVolume: a volume of a converted image begins with what the image
+// has there, also where a link leads there.
+//
+// check list: runtime 21, 22
+func TestSeededVolume(t *testing.T) {
+	f := open(t)
+	dir := t.TempDir()
+	if err := linkTree(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir+"/real", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, dir+"/real/file", "of the image\n")
+	image := f.image("seededlinks", "busybox", "--name", "example.com/seededlinks", "--file", dir+"/links:/links", "--file", dir+"/real:/real", "--manifest",
+		`{"annotations": [{"name": "appc.io/docker/repository", "value": "library/x"}], "app": {"exec": ["/bin/sh"], "user": "0", "group": "0", "mountPoints": [{"name": "data", "path": "/links/abs"}]}}`)
+	before := f.snapshot()
+	out, all, code := f.runPod("--net=none", image, "--name=app", "--exec=/bin/sh", "--", "-c", "cat /links/abs/file; echo new >/real/made && cat /links/abs/made; grep -c ' /real ' /proc/self/mountinfo")
+	if code != 0 || out != "of the image\nnew\n1\n" {
+		t.Errorf("status %d, %q\n%s", code, out, all)
+	}
+	f.unchanged(before)
+}
