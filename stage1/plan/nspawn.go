@@ -88,7 +88,9 @@ func (p *Plan) nspawn(in Input) {
 	p.Env = []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_CONTAINER_SERVICE=rkt", "SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		"SYSTEMD_NSPAWN_CHECK_OS_RELEASE=0",
 		// our filter takes the place of the one nspawn would compile
-		"SYSTEMD_SECCOMP=0"}
+		"SYSTEMD_SECCOMP=0",
+		// nspawn 257 asks the terminal for its colour, which stops a pod in a shell's background
+		"SYSTEMD_TINT_BACKGROUND=0"}
 	if in.Run.IPC == "parent" {
 		p.Env = append(p.Env, "SYSTEMD_NSPAWN_SHARE_NS_IPC=1")
 	}

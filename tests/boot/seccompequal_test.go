@@ -107,6 +107,9 @@ func compareFilters(t *testing.T, h *host.Host, retain bool, theirs, ours []filt
 			args := [6]uint64{call}
 			want, got := combine(t, theirs, filtergen.ArchI386, carrier, args), combine(t, ours, filtergen.ArchI386, carrier, args)
 			compared++
+			if retain && want == filter.ENOSYS && got != filter.Allow {
+				continue // as above: both deny
+			}
 			if want != got {
 				t.Errorf("i386: %d carrying %d: systemd answers %#x, rkt %#x", carrier, call, want, got)
 			}

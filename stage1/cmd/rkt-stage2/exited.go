@@ -48,10 +48,20 @@ func exited(args []string) error {
 	return failed(app, status)
 }
 
-// gaveUp ends the pod after an app that systemd will not restart any more.
+// gaveUp ends the pod after an app that systemd will not restart any more. From
+// 254 on, systemd passes through "failed" before every restart, too.
 func gaveUp(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: rkt-stage2 gave-up NAME")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "/usr/bin/systemctl", "show", "--property=ActiveState", "--value", args[0]+".service").Output()
+	if err != nil {
+		return fmt.Errorf("looking at the state of app %q: %w", args[0], err)
+	}
+	if strings.TrimSpace(string(out)) != "failed" {
+		return nil
 	}
 	b, err := os.ReadFile(filepath.Join(statusDir, args[0]))
 	status := 1
