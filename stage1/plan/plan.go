@@ -197,7 +197,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	name := s.Name
 	s.Root = path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir)
 	s.ReadOnlyRoot, s.MaskPaths = ra.ReadOnlyRootFS, !in.Run.DisablePaths
-	s.LogPassed, s.Mutable = in.Facts.IDs.Count > 0 && !in.Run.Mutable, in.Run.Mutable
+	s.LogPassed, s.Mutable = in.Facts.IDs.Count > 0, in.Run.Mutable
 	if err := checkIDs(in.Facts.IDs, &s); err != nil {
 		return err
 	}
