@@ -42,6 +42,17 @@ func OrderAnnotations() map[string]string {
 // AnnotationNotify of an image says that its app speaks sd_notify.
 const AnnotationNotify = "appc.io/executor/supports-systemd-notify"
 
+// Annotations for logs in files, as orchestrators of containers read them. With
+// the mode k8s-plain of a pod, LogDir names a directory of the host, and
+// AnnotationLogPath of each app a file in it; every line there is a time
+// (RFC 3339), the stream's name and the text.
+const (
+	AnnotationLogMode = "coreos.com/rkt/experiment/logmode"
+	AnnotationLogDir  = "coreos.com/rkt/experiment/kubernetes-log-dir"
+	AnnotationLogPath = "coreos.com/rkt/experiment/kubernetes-log-path"
+	LogModeK8sPlain   = "k8s-plain"
+)
+
 // Environment of the entrypoints.
 const (
 	EnvLockFD              = "RKT_LOCK_FD"

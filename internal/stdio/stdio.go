@@ -21,6 +21,9 @@ const (
 	// TTY is the app's own terminal, which rkt attach can get; streams of one app
 	// with this mode share it.
 	TTY = "tty"
+	// File is a log file of the host, see the annotations of package abi for log
+	// modes; no mode that could be asked for.
+	File = "file"
 	// Interactive is the terminal of who runs the pod. It is what --interactive
 	// makes of an app, and no mode that could be asked for.
 	Interactive = "interactive"

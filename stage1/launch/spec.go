@@ -73,6 +73,8 @@ type Spec struct {
 	Watchdog bool `json:"watchdog,omitempty"`
 	// Sockets says that systemd passes sockets to the app.
 	Sockets bool `json:"sockets,omitempty"`
+	// LogFile is the file for streams in mode stdio.File, relative to LogFileDir.
+	LogFile string `json:"logFile,omitempty"`
 	// Fly says that the app runs on the host, in nothing but a root of its own;
 	// Journal that the host's journal is to be reached from there.
 	Fly     bool `json:"fly,omitempty"`

@@ -21,6 +21,9 @@ const (
 	ConsoleSocket = "/rkt/console"
 )
 
+// LogFileDir shows the host's directory of log files in the pod's root.
+const LogFileDir = "/rkt/kubernetes/log"
+
 // How an app with stdio.Interactive gets at the caller's streams.
 const (
 	ConsoleTTY  = "tty"  // systemd has connected them to /dev/console
@@ -112,7 +115,7 @@ func openStream(app, stream, mode string) (int, error) {
 	if stream == "stdin" {
 		flags = unix.O_RDONLY
 	}
-	if mode == stdio.Stream {
+	if mode == stdio.Stream || mode == stdio.File {
 		// Both ends: should the helper die the app sees no end of its input, and no
 		// broken pipe, until there is another.
 		name, flags = Fifo(app, stream), unix.O_RDWR

@@ -62,6 +62,14 @@ func (p *Plan) nspawn(in Input) {
 	if in.Run.ResolvMode == "host" {
 		bind("/etc/resolv.conf:"+HostResolvConf, HostResolvConf)
 	}
+	if p.logDir != "" {
+		// the helper that writes is the pod's root
+		b := "--bind=" + strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(p.logDir) + ":" + launch.LogFileDir
+		if f.IDs.Count > 0 {
+			b += ":idmap"
+		}
+		args = append(args, b)
+	}
 	init := "init"
 	if c := p.console(in.Run.Mutable); c != "" {
 		args = append(args, "--console="+c)

@@ -87,6 +87,7 @@ type Plan struct {
 	// has to allow for an app's.
 	properties, podCalls []string
 	podFilter            string
+	logDir               string
 	// Logs are streams to the journal that the host's side opens.
 	Logs []Log
 	// Args is the command line of systemd-nspawn, Env its environment.
@@ -129,6 +130,9 @@ func Make(in Input) (_ *Plan, err error) {
 		return nil, err
 	}
 	p := &Plan{}
+	if p.logDir, err = logDir(in.Pod); err != nil {
+		return nil, err
+	}
 	var names []string
 	for i := range in.Pod.Apps {
 		app := &in.Pod.Apps[i]

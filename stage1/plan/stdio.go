@@ -8,6 +8,7 @@ import (
 
 	"github.com/appc/spec/schema"
 
+	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/stdio"
 	"github.com/rkt-systemd/rkt/internal/unitfile"
 	"github.com/rkt-systemd/rkt/stage1/launch"
@@ -32,6 +33,9 @@ func (p *Plan) streams(in Input, ra *schema.RuntimeApp, s *launch.Spec) error {
 			s.Console = launch.ConsoleTTY
 		}
 	}
+	if err := p.logFile(in, ra, s, &m); err != nil {
+		return err
+	}
 	d := stdio.Default()
 	for _, f := range []struct {
 		to         *string
@@ -55,7 +59,7 @@ func streamUnits(u *unitfile.File, s *launch.Spec) {
 	m := s.Modes()
 	// Not Requires for streams: their helper can be restarted under the app, which
 	// would be restarted with it. The launcher sees to it that there is one.
-	for _, mux := range []struct{ mode, dep, unit string }{{stdio.Stream, "Wants", "iomux@"}, {stdio.TTY, "Requires", "ttymux@"}} {
+	for _, mux := range []struct{ mode, dep, unit string }{{stdio.Stream, "Wants", "iomux@"}, {stdio.File, "Wants", "iomux@"}, {stdio.TTY, "Requires", "ttymux@"}} {
 		if m.Has(mux.mode) {
 			u.Add("Unit", mux.dep, mux.unit+s.Name+".service")
 			u.Add("Unit", "After", mux.unit+s.Name+".service")
@@ -89,4 +93,43 @@ func (p *Plan) console(mutable bool) string {
 		}
 	}
 	return ""
+}
+
+// logFile has the streams that would be logged written to a file, in a pod
+// whose log mode says so.
+func (p *Plan) logFile(in Input, ra *schema.RuntimeApp, s *launch.Spec, m *stdio.Modes) error {
+	if dir, err := logDir(in.Pod); err != nil || dir == "" {
+		return err
+	}
+	file, ok := ra.Annotations.Get(abi.AnnotationLogPath)
+	if !ok || file == "" {
+		return fmt.Errorf("the pod's log mode wants annotation %q, a file", abi.AnnotationLogPath)
+	}
+	if path.IsAbs(file) || path.Clean(file) != file || file == ".." || strings.HasPrefix(file, "../") || file == "." || strings.ContainsRune(file, 0) {
+		return fmt.Errorf("annotation %s: %q is no file of the log directory", abi.AnnotationLogPath, file)
+	}
+	s.LogFile = file
+	for _, mode := range []*string{&m.Out, &m.Err} {
+		if *mode == stdio.Log {
+			*mode = stdio.File
+		}
+	}
+	return nil
+}
+
+// logDir is the directory of the host for the pod's log files, "" if its logs
+// go to the journal.
+func logDir(pod *schema.PodManifest) (string, error) {
+	mode, ok := pod.Annotations.Get(abi.AnnotationLogMode)
+	if !ok {
+		return "", nil
+	}
+	if mode != abi.LogModeK8sPlain {
+		return "", fmt.Errorf("annotation %s: %q is no log mode; %s is", abi.AnnotationLogMode, mode, abi.LogModeK8sPlain)
+	}
+	dir, _ := pod.Annotations.Get(abi.AnnotationLogDir)
+	if !path.IsAbs(dir) || path.Clean(dir) != dir || strings.ContainsAny(dir, "\x00\n") {
+		return "", fmt.Errorf("annotation %s: %q is no absolute path", abi.AnnotationLogDir, dir)
+	}
+	return dir, nil
 }

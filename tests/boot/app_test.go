@@ -4,6 +4,7 @@ package boot
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -237,4 +238,33 @@ func TestSandboxPorts(t *testing.T) {
 	f.rkt("stop", uuid)
 	f.ended("sandbox")
 	f.gc()
+}
+
+// TestLogFiles: with the log mode k8s-plain, lines go to files of the host.
+//
+// check list: runtime 38
+func TestLogFiles(t *testing.T) {
+	f := open(t)
+	before := f.snapshot()
+	const dir = "/var/tmp/pod:logs"
+	for _, flags := range [][]string{nil, {"--private-users"}} {
+		f.sh("rm -rf " + dir + "; mkdir " + dir)
+		uuid := f.sandbox(append([]string{"--net=none", "--annotation=coreos.com/rkt/experiment/logmode=k8s-plain",
+			"--annotation=coreos.com/rkt/experiment/kubernetes-log-dir=" + dir}, flags...)...)
+		f.add(uuid, "app", "echo to standard output; echo to standard error >&2; exit 0", "--annotation=coreos.com/rkt/experiment/kubernetes-log-path=app_0.log")
+		f.app("start", uuid, "app")
+		f.appState(uuid, "app", "exited")
+		f.Eventually(t, soon, "bash", "-c", "[ $(wc -l <"+dir+"/app_0.log) = 2 ]")
+		log := f.Read(t, dir+"/app_0.log")
+		for _, want := range []string{`(?m)^2\d\d\d-\d\d-\d\dT\S+ stdout to standard output$`, `(?m)^2\d\d\d-\d\d-\d\dT\S+ stderr to standard error$`} {
+			if !regexp.MustCompile(want).MatchString(log) {
+				t.Errorf("%q: the log file has no line like %s:\n%s", flags, want, log)
+			}
+		}
+		equal(t, "owner of the file", f.Run(t, "stat", "-c", "%u:%g", dir+"/app_0.log"), "0:0\n")
+		f.rkt("stop", uuid)
+		equal(t, "the unit", f.ended("sandbox"), "inactive")
+	}
+	f.sh("rm -rf " + dir)
+	f.unchanged(before)
 }

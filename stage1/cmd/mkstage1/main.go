@@ -78,7 +78,7 @@ func run(flavor, out, version, stage1, stage2, arch string) error {
 		return fmt.Errorf("unknown flavor %q", flavor)
 	}
 	tree := map[string]entry{}
-	for _, d := range []string{"", "dev", "etc", "ex", "opt", "opt/stage2", "proc", "rkt", "rkt/apps", "rkt/env", "rkt/filters", "rkt/iottymux", "rkt/status",
+	for _, d := range []string{"", "dev", "etc", "ex", "opt", "opt/stage2", "proc", "rkt", "rkt/apps", "rkt/env", "rkt/filters", "rkt/iottymux", "rkt/kubernetes", "rkt/kubernetes/log", "rkt/status",
 		"rkt/volumes", "root", "run", "sys", "usr", "var", "var/lib", "var/log"} {
 		tree[d] = entry{mode: 0o755, isDir: true}
 	}

@@ -37,15 +37,31 @@ func iomux(args []string) error {
 	}
 	m := s.Modes()
 	var outputs []*output
+	outs := &outSockets{}
+	var file *logFile
+	if m.Has(stdio.File) {
+		if file, err = openLogFile(launch.LogFileDir, s.LogFile); err != nil {
+			return fmt.Errorf("opening the log file of app %q: %w", s.Name, err)
+		}
+		defer file.close()
+	}
 	for _, stream := range stdio.Streams() {
-		if m.Of(stream) != stdio.Stream {
+		if m.Of(stream) != stdio.Stream && m.Of(stream) != stdio.File {
 			continue
 		}
 		fifo := launch.Fifo(s.Name, stream)
 		if err := makeFifo(fifo); err != nil {
 			return fmt.Errorf("making %q: %w", fifo, err)
 		}
-		o, err := muxStream(fifo, stdio.Socket(s.Name, stream), stream == "stdin", stop.r)
+		if m.Of(stream) == stdio.File {
+			o, err := muxFile(fifo, file.stream(stream), stop.r)
+			if err != nil {
+				return fmt.Errorf("reading %s of app %q: %w", stream, s.Name, err)
+			}
+			outputs = append(outputs, o)
+			continue
+		}
+		o, err := muxStream(fifo, stdio.Socket(s.Name, stream), stream == "stdin", outs, stop.r)
 		if err != nil {
 			return fmt.Errorf("serving %s of app %q: %w", stream, s.Name, err)
 		}
@@ -78,7 +94,7 @@ func serve(outputs []*output, stop *stopper) error {
 }
 
 // muxStream serves one stream; it returns what is to be copied, for an output.
-func muxStream(fifo, socket string, in bool, stop int) (*output, error) {
+func muxStream(fifo, socket string, in bool, outs *outSockets, stop int) (*output, error) {
 	flags := unix.O_RDONLY
 	if in {
 		flags = unix.O_RDWR // with a writer always there the app never sees an end
@@ -94,19 +110,26 @@ func muxStream(fifo, socket string, in bool, stop int) (*output, error) {
 	if in {
 		to := os.NewFile(uintptr(fd), fifo)
 		slots := make(chan struct{}, maxClients)
-		go accept(l, func(c *os.File) {
-			defer c.Close()
+		accept(l, func(c *os.File) {
 			select {
 			case slots <- struct{}{}:
-				copyInput(to, c)
-				<-slots
+				go func() {
+					defer c.Close()
+					copyInput(&afterSync{to, outs}, c)
+					<-slots
+				}()
 			default: // too many
+				c.Close()
 			}
 		})
 		return nil, nil
 	}
 	h := &hub{}
-	go accept(l, func(c *os.File) { discard(h, c) })
+	outs.add(accept(l, func(c *os.File) {
+		if cl := h.add(c); cl != nil {
+			go discard(h, cl, c)
+		}
+	}))
 	return &output{fd: fd, hub: h, lines: true, stop: stop,
 		reopen: func() (int, error) { return unix.Open(fifo, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) }}, nil
 }
@@ -128,12 +151,43 @@ func copyInput(to io.Writer, c *os.File) {
 	}
 }
 
-// discard connects a client of an output until it goes; what it sends is dropped.
-func discard(h *hub, c *os.File) {
-	if cl := h.add(c); cl != nil {
-		_, _ = io.Copy(io.Discard, c)
-		h.remove(cl)
+// discard serves a client of an output until it goes; what it sends is dropped.
+func discard(h *hub, cl *client, c *os.File) {
+	_, _ = io.Copy(io.Discard, c)
+	h.remove(cl)
+}
+
+// outSockets are those of an app's outputs.
+type outSockets struct {
+	mu  sync.Mutex
+	all []*acceptor
+}
+
+func (o *outSockets) add(a *acceptor) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if a != nil {
+		o.all = append(o.all, a)
 	}
+}
+
+// afterSync is the app's input. Who has connected to its outputs before the
+// first words of a client is served by then, and misses no answer.
+type afterSync struct {
+	to   io.Writer
+	outs *outSockets
+}
+
+func (w *afterSync) Write(b []byte) (int, error) {
+	if w.outs != nil {
+		w.outs.mu.Lock()
+		for _, a := range w.outs.all {
+			a.sync()
+		}
+		w.outs.mu.Unlock()
+		w.outs = nil
+	}
+	return w.to.Write(b)
 }
 
 // makeFifo makes a FIFO that the app may open again by path (/dev/stdout);

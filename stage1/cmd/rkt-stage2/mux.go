@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -162,6 +163,8 @@ type output struct {
 	fd    int
 	hub   *hub
 	lines bool
+	// sink gets the lines instead of the hub, if it is set.
+	sink func([]byte)
 	// reopen opens the app's end: with it open there is no second end of output.
 	reopen func() (int, error)
 	// stop is readable when the app is gone and only what is left is to be read.
@@ -171,6 +174,9 @@ type output struct {
 // copy returns when it was stopped.
 func (o *output) copy() error {
 	s := &splitter{emit: o.hub.send}
+	if o.sink != nil {
+		s.emit = o.sink
+	}
 	defer o.hub.end(true)
 	defer s.flush()
 	buf := make([]byte, 32<<10)
@@ -257,28 +263,55 @@ func listen(name string) (*os.File, error) {
 	return nil, fmt.Errorf("making the socket %q: %w", name, err)
 }
 
-// accept calls f for every client, in a goroutine of its own.
-func accept(l *os.File, f func(*os.File)) {
+// acceptor takes the clients of a socket.
+type acceptor struct {
+	mu  sync.Mutex
+	raw syscall.RawConn
+	f   func(*os.File)
+}
+
+// accept calls f for every client, which must not wait for it.
+func accept(l *os.File, f func(*os.File)) *acceptor {
 	raw, err := l.SyscallConn()
 	if err != nil {
-		return
+		return nil
 	}
-	for {
-		var fd int
-		var err error
-		closed := raw.Read(func(s uintptr) bool {
-			fd, _, err = unix.Accept4(int(s), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			return !errors.Is(err, unix.EAGAIN)
-		})
-		switch {
-		case closed != nil:
-			return
-		case err != nil:
+	a := &acceptor{raw: raw, f: f}
+	go func() {
+		for {
+			var err error
+			closed := raw.Read(func(s uintptr) bool {
+				err = a.take(int(s))
+				return err != nil
+			})
+			if closed != nil {
+				return
+			}
 			time.Sleep(quiet) // out of descriptors: some will be closed
-		default:
-			go f(os.NewFile(uintptr(fd), "client"))
 		}
+	}()
+	return a
+}
+
+// take takes all that have connected.
+func (a *acceptor) take(s int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for {
+		fd, _, err := unix.Accept4(s, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil:
+			return err
+		}
+		a.f(os.NewFile(uintptr(fd), "client"))
 	}
+}
+
+// sync returns when all that have connected until now are served.
+func (a *acceptor) sync() {
+	_ = a.raw.Control(func(s uintptr) { _ = a.take(int(s)) })
 }
 
 // stopper is a descriptor that becomes readable by close.

@@ -20,6 +20,7 @@ import (
 type muxed struct {
 	*output
 	fifo, socket string
+	outs         *outSockets
 	stopper      *stopper
 	done         chan error
 }
@@ -27,7 +28,7 @@ type muxed struct {
 func startMux(t *testing.T) *muxed {
 	t.Helper()
 	dir := t.TempDir()
-	m := &muxed{fifo: filepath.Join(dir, "fifo"), socket: filepath.Join(dir, "sock"), done: make(chan error, 1)}
+	m := &muxed{fifo: filepath.Join(dir, "fifo"), socket: filepath.Join(dir, "sock"), outs: &outSockets{}, done: make(chan error, 1)}
 	if err := makeFifo(m.fifo); err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func startMux(t *testing.T) *muxed {
 	if m.stopper, err = newStopper(); err != nil {
 		t.Fatal(err)
 	}
-	if m.output, err = muxStream(m.fifo, m.socket, false, m.stopper.r); err != nil {
+	if m.output, err = muxStream(m.fifo, m.socket, false, m.outs, m.stopper.r); err != nil {
 		t.Fatal(err)
 	}
 	go func() { m.done <- m.output.copy() }()
@@ -262,7 +263,7 @@ func TestInput(t *testing.T) {
 	if err := makeFifo(fifo); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := muxStream(fifo, socket, true, -1); err != nil {
+	if _, err := muxStream(fifo, socket, true, &outSockets{}, -1); err != nil {
 		t.Fatal(err)
 	}
 	app, err := os.Open(fifo)
@@ -291,6 +292,47 @@ func TestInput(t *testing.T) {
 	if err := makeFifo(fifo); err == nil {
 		t.Error("a file in the place of the FIFO is taken for one")
 	}
+}
+
+// TestAnswersArrive: a client that has connected to the output before it speaks
+// gets the answer, however quick the app is.
+func TestAnswersArrive(t *testing.T) {
+	m := startMux(t)
+	in := filepath.Join(t.TempDir(), "in")
+	socket := in + ".sock"
+	if err := makeFifo(in); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := muxStream(in, socket, true, m.outs, -1); err != nil {
+		t.Fatal(err)
+	}
+	app, err := os.Open(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	answers := m.app(t)
+	defer answers.Close()
+	go func() { _, _ = io.Copy(answers, app) }()
+	for i := range 100 {
+		out, err := net.Dial("unix", m.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("word %d\n", i)
+		say(t, c, want)
+		if got := line(t, bufio.NewReader(out)); got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		out.Close()
+		c.Close()
+	}
+	answers.Close()
+	m.end(t)
 }
 
 func TestPty(t *testing.T) {

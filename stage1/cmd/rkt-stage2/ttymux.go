@@ -91,28 +91,35 @@ func muxPty(master int, pts, socket, sizes string, stop int) (*output, error) {
 		return nil, err
 	}
 	h := &hub{}
-	go accept(l, func(c *os.File) {
-		if cl := h.add(c); cl != nil {
+	accept(l, func(c *os.File) {
+		cl := h.add(c)
+		if cl == nil {
+			return
+		}
+		go func() {
 			copyInput(keyboard, c)
 			// A client that has nothing more to say may still listen: what ends it is a
 			// failed write, or the end of the output.
 			if !listening(c) {
 				h.remove(cl)
 			}
-		}
+		}()
 	})
 	size, err := listen(sizes)
 	if err != nil {
 		return nil, err
 	}
 	slots := make(chan struct{}, maxClients)
-	go accept(size, func(c *os.File) {
-		defer c.Close()
+	accept(size, func(c *os.File) {
 		select {
 		case slots <- struct{}{}:
-			readSizes(c, func(rows, cols uint16) { _ = setSize(master, rows, cols) })
-			<-slots
+			go func() {
+				defer c.Close()
+				readSizes(c, func(rows, cols uint16) { _ = setSize(master, rows, cols) })
+				<-slots
+			}()
 		default:
+			c.Close()
 		}
 	})
 	return &output{fd: master, hub: h, stop: stop,
