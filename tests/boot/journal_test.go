@@ -109,3 +109,30 @@ func TestLogsCommand(t *testing.T) {
 	contains(t, "rkt logs -f", out, "from one", "started")
 	f.refused(t, []string{"nothing-of-that-name"}, "logs", "nothing-of-that-name")
 }
+
+// TestJournalOfAnEndedPod: a pod writes to the host's journal, so that nothing
+// of its log lies in the pod's directory: there is no link to that in
+// /var/log/journal, and the log outlives the pod and its collection.
+//
+// check list: runtime 40; pod-lifecycle 20 (as the design has it: a journal of
+// the pod's own, with a link, is not the default)
+func TestJournalOfAnEndedPod(t *testing.T) {
+	f := open(t)
+	before := f.snapshot()
+	f.sh("rm -f /run/log-uuid")
+	_, stderr, code := f.Try(append([]string{"rkt", "run", "--net=none", "--uuid-file-save=/run/log-uuid"}, bb("echo last words of $(cat /proc/sys/kernel/hostname)", "--name=teller")...)...)
+	if code != 0 {
+		t.Fatalf("status %d\n%s", code, stderr)
+	}
+	uuid := strings.TrimSpace(f.Read(t, "/run/log-uuid"))
+	links := func() string {
+		return f.sh("find /var/log/journal /run/log/journal -maxdepth 1 -name " + dashless(uuid) + " 2>/dev/null || true")
+	}
+	equal(t, "links of the ended pod", links(), "")
+	contains(t, "the log of the ended pod", f.rkt("logs", uuid), "last words of rkt-"+uuid)
+	f.gc()
+	equal(t, "links of the collected pod", links(), "")
+	contains(t, "the log of the collected pod", f.rkt("logs", uuid), "last words of rkt-"+uuid)
+	f.sh("rm -f /run/log-uuid")
+	f.unchanged(before)
+}
