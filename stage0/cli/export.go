@@ -77,7 +77,7 @@ func (a *app) exportPod(ctx context.Context, arg, name, file string, overwrite b
 	if err != nil {
 		return err
 	}
-	dirs, inside, err := a.appDirs(d, name)
+	dirs, inside, err := a.appDirs(ctx, d, name)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (a *app) exportPod(ctx context.Context, arg, name, file string, overwrite b
 
 // appDirs are the directories that make up an app's root, top first, and how
 // the ids of its files turn into those of the image; nil: they are the same.
-func (a *app) appDirs(d *pod.Pod, name string) ([]string, func(uint32) (uint32, bool), error) {
+func (a *app) appDirs(ctx context.Context, d *pod.Pod, name string) ([]string, func(uint32) (uint32, bool), error) {
 	ids, err := idrange.Of(d.Dir())
 	if err != nil {
 		return nil, nil, err
@@ -118,7 +118,7 @@ func (a *app) appDirs(d *pod.Pod, name string) ([]string, func(uint32) (uint32, 
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := st.trees.Get(string(id))
+	t, err := st.trees.Again(ctx, string(id))
 	if err != nil {
 		return nil, nil, fmt.Errorf("the image of app %q: %w", name, err)
 	}

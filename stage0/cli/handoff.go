@@ -36,7 +36,7 @@ func (a *app) stage1Of(d *pod.Pod) (*tree.Tree, *schema.ImageManifest, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := st.trees.Get(d.Stage1Tree())
+	t, err := st.trees.Again(context.Background(), d.Stage1Tree())
 	if err != nil {
 		return nil, nil, fmt.Errorf("the stage1 of pod %s: %w", d.UUID, err)
 	}

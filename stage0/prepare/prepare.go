@@ -291,7 +291,7 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 }
 
 func (p *Preparer) overlay(dir, id, app, target string, ids abi.IDRange) error {
-	t, err := p.Trees.Get(id)
+	t, err := p.Trees.Again(context.Background(), id)
 	if err != nil {
 		return err
 	}

@@ -150,6 +150,27 @@ func (t *Trees) Get(id string) (*Tree, error) {
 	return tree, nil
 }
 
+// Again is Get, and renders the tree once more if it was there and does not
+// count any more: one that nobody has synced before the machine went down.
+func (t *Trees) Again(ctx context.Context, id string) (*Tree, error) {
+	tree, err := t.Get(id)
+	if !errors.Is(err, ErrNotRendered) {
+		return tree, err
+	}
+	key, rerr := os.ReadFile(filepath.Join(t.tree(id).dir, imageFile))
+	if rerr != nil || len(key) == 0 {
+		return nil, err
+	}
+	again, rerr := t.Render(ctx, strings.TrimSpace(string(key)))
+	if rerr != nil {
+		return nil, errors.Join(err, rerr)
+	}
+	if again.ID != id {
+		return nil, err // its dependencies are others by now
+	}
+	return again, nil
+}
+
 // List is every rendered tree, by id.
 func (t *Trees) List() ([]*Tree, error) {
 	ids, err := t.ids()

@@ -563,3 +563,34 @@ func FuzzExtract(f *testing.F) {
 		_ = os.Chmod(dst, 0o755)
 	})
 }
+
+// TestAgain: a tree that a machine going down may have damaged does not count,
+// and is rendered again for who needs it.
+func TestAgain(t *testing.T) {
+	needRoot(t)
+	s, trees := open(t)
+	key := put(t, s, acitest.Tar(t, acitest.Manifest("example.com/a", "1"), acitest.Reg("file", "x", 0o644)))
+	tree, err := trees.Render(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(tree.Path(), renderedFile), []byte("another boot"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(tree.Rootfs(), "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trees.Get(tree.ID); !errors.Is(err, ErrNotRendered) {
+		t.Fatalf("Get: %v, want %v", err, ErrNotRendered)
+	}
+	again, err := trees.Again(t.Context(), tree.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(again.Rootfs(), "file")); err != nil || string(b) != "x" {
+		t.Errorf("the file: %q, %v", b, err)
+	}
+	if _, err := trees.Again(t.Context(), "deps-sha512-"+strings.Repeat("0", 64)); !errors.Is(err, ErrNotRendered) {
+		t.Errorf("a tree that never was: %v, want %v", err, ErrNotRendered)
+	}
+}
