@@ -165,22 +165,26 @@ func orDefault(s string) string {
 	return s
 }
 
+// parseFlag reads an argument that is there, or is there with true or false.
+func parseFlag(b *bool, name, value string, has bool) error {
+	*b = true
+	if !has {
+		return nil
+	}
+	v, err := strconv.ParseBool(value)
+	if err != nil {
+		return fmt.Errorf("%s takes true or false, not %q", name, value)
+	}
+	*b = v
+	return nil
+}
+
 // ParseRun is the inverse of Args. Unknown options are errors.
 func ParseRun(args []string) (Run, error) {
 	r := Run{ResolvMode: "default", HostsMode: "default", IPC: "auto"}
 	for _, a := range args {
 		name, value, has := strings.Cut(a, "=")
-		flag := func(b *bool) error {
-			*b = true
-			if has {
-				v, err := strconv.ParseBool(value)
-				if err != nil {
-					return fmt.Errorf("%s takes true or false, not %q", name, value)
-				}
-				*b = v
-			}
-			return nil
-		}
+		flag := func(b *bool) error { return parseFlag(b, name, value, has) }
 		var err error
 		switch name {
 		case "--debug":

@@ -43,12 +43,8 @@ func ParseApp(args []string) (App, error) {
 		name, value, has := strings.Cut(arg, "=")
 		switch name {
 		case "--debug":
-			a.Debug = true
-			if has {
-				var err error
-				if a.Debug, err = strconv.ParseBool(value); err != nil {
-					return a, fmt.Errorf("%s takes true or false, not %q", name, value)
-				}
+			if err := parseFlag(&a.Debug, name, value, has); err != nil {
+				return a, err
 			}
 		case "--uuid":
 			a.UUID = value

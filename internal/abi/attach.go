@@ -76,12 +76,9 @@ func ParseAttach(args []string) (Attach, error) {
 			if f.name != name {
 				continue
 			}
-			known, *f.value = true, true
-			if has {
-				var err error
-				if *f.value, err = strconv.ParseBool(value); err != nil {
-					return a, fmt.Errorf("%s takes true or false, not %q", name, value)
-				}
+			known = true
+			if err := parseFlag(f.value, name, value, has); err != nil {
+				return a, err
 			}
 		}
 		if !known {

@@ -26,20 +26,8 @@ func (a *app) appCmd() *cobra.Command {
 		Use: "app", Short: "Work with mutable pods: add, start, stop and remove apps of a running pod",
 		Long: `rkt app sandbox starts a pod without apps that stays up. Apps are added to it, started, stopped and removed while it runs.
 However an app ends, the pod goes on; rkt stop ends it.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q for app; rkt help app lists them", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintln(a.Stderr, "app: no command given")
-			if err := cmd.Help(); err != nil {
-				return err
-			}
-			return &exitError{abi.ExitNoArgs}
-		},
 	}
+	a.group(cmd)
 	cmd.AddCommand(a.appSandboxCmd(), a.appAddCmd(), a.appStartCmd(), a.appStopCmd(), a.appRmCmd(), a.appListCmd(), a.appStatusCmd(), a.appExecCmd())
 	return cmd
 }
@@ -100,14 +88,10 @@ func (a *app) sandbox(ctx context.Context, po *podOptions, so *startOptions, ann
 		}
 		spec.Ports = append(spec.Ports, port)
 	}
-	if len(spec.Ports) > 0 {
-		for _, n := range so.net {
-			if n == "none" || n == "host" {
-				return nil, fmt.Errorf("--port flag does not work with '%s' networking", n)
-			}
-		}
+	err := so.forwards(po.ports)
+	if err != nil {
+		return nil, err
 	}
-	var err error
 	if spec.Annotations, err = pairs("annotation", annotations); err != nil {
 		return nil, err
 	}
@@ -148,11 +132,11 @@ func (a *app) sandbox(ctx context.Context, po *podOptions, so *startOptions, ann
 func pairs(flag string, values []string) ([][2]string, error) {
 	var out [][2]string
 	for _, v := range values {
-		k, val, ok := strings.Cut(v, "=")
-		if !ok || k == "" {
-			return nil, fmt.Errorf("--%s: %q is not NAME=VALUE", flag, v)
+		kv, err := parsePair(v)
+		if err != nil {
+			return nil, fmt.Errorf("--%s: %w", flag, err)
 		}
-		out = append(out, [2]string{k, val})
+		out = append(out, kv)
 	}
 	return out, nil
 }

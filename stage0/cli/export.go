@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,21 +55,8 @@ func (a *app) exportPod(ctx context.Context, arg, name, file string, overwrite b
 		return fmt.Errorf("locking pod %s: %w", d.UUID, err)
 	}
 	defer l.Close()
-	m, err := d.Manifest()
-	if err != nil {
+	if name, err = appOf(d, name); err != nil {
 		return err
-	}
-	var apps []string
-	for i := range m.Apps {
-		apps = append(apps, m.Apps[i].Name.String())
-	}
-	switch {
-	case name == "" && len(apps) == 1:
-		name = apps[0]
-	case name == "":
-		return fmt.Errorf("pod %s has several apps: %s; choose one with --app", d.UUID, strings.Join(apps, ", "))
-	case !slices.Contains(apps, name):
-		return fmt.Errorf("pod %s has no app %q; it has: %s", d.UUID, name, strings.Join(apps, ", "))
 	}
 	manifest, err := d.ReadFile(filepath.Join(podfs.AppInfo(name), podfs.ManifestFile))
 	if err != nil {

@@ -47,12 +47,11 @@ func appFlags() []appFlag {
 	}
 	pairs := func(p func(a *appArgs) *[][2]string) func(*appArgs, string) error {
 		return func(a *appArgs, v string) error {
-			k, val, ok := strings.Cut(v, "=")
-			if !ok || k == "" {
-				return fmt.Errorf("%q is not NAME=VALUE", v)
+			kv, err := parsePair(v)
+			if err == nil {
+				*p(a) = append(*p(a), kv)
 			}
-			*p(a) = append(*p(a), [2]string{k, val})
-			return nil
+			return err
 		}
 	}
 	num := func(p func(a *appArgs) *int) func(*appArgs, string) error {
@@ -167,6 +166,15 @@ func parseSeccomp(v string) (*seccompSet, error) {
 		return nil, fmt.Errorf("%q names no system call", v)
 	}
 	return s, nil
+}
+
+// parsePair reads NAME=VALUE.
+func parsePair(v string) ([2]string, error) {
+	k, val, ok := strings.Cut(v, "=")
+	if !ok || k == "" {
+		return [2]string{}, fmt.Errorf("%q is not NAME=VALUE", v)
+	}
+	return [2]string{k, val}, nil
 }
 
 func parseMount(v string) (schema.Mount, error) {

@@ -98,20 +98,8 @@ func (a *app) imageCmd() *cobra.Command {
 		Long: `Work with the images in the store. An IMAGE is an ID or a unique prefix of one (sha512- and at least two digits), a
 name with labels (example.com/web:1.2,os=linux), or the registry reference it was fetched by. None of these commands
 but fetch contacts anybody.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q for image; rkt help image lists them", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintln(a.Stderr, "image: no command given")
-			if err := cmd.Help(); err != nil {
-				return err
-			}
-			return &exitError{2}
-		},
 	}
+	a.group(cmd)
 	twin := a.fetchCmd()
 	twin.Hidden = true // rkt image fetch, as old scripts have it
 	cmd.AddCommand(a.imageListCmd(), a.imageRmCmd(), a.imageCatManifestCmd(), a.imageImportCmd(), a.imageExportCmd(), a.imageExtractCmd(),

@@ -30,20 +30,8 @@ func (a *app) podCmd() *cobra.Command {
 		Use: "pod", Short: "Work with declared pods (/etc/rkt/pods/NAME.json)",
 		Long: `A file NAME.json in ` + strings.Join(podfile.DefaultDirs(), ", ") + ` declares a pod.
 It is the unit rkt@NAME.service: systemctl daemon-reload, then systemctl start rkt@NAME.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q for pod; rkt help pod lists them", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintln(a.Stderr, "pod: no command given")
-			if err := cmd.Help(); err != nil {
-				return err
-			}
-			return &exitError{abi.ExitNoArgs}
-		},
 	}
+	a.group(cmd)
 	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd(), a.podReloadCmd())
 	return cmd
 }

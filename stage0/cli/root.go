@@ -200,6 +200,24 @@ func exactArgs(n int, usage string) cobra.PositionalArgs {
 	}
 }
 
+// group makes a command that only has others below it say so.
+func (a *app) group(cmd *cobra.Command) {
+	name := cmd.Name()
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown command %q for %s; rkt help %s lists them", args[0], name, name)
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		fmt.Fprintf(a.Stderr, "%s: no command given\n", name)
+		if err := cmd.Help(); err != nil {
+			return err
+		}
+		return &exitError{abi.ExitNoArgs}
+	}
+}
+
 // needRoot comes before every other check of a command.
 func (a *app) needRoot() error {
 	if a.EUID != 0 {

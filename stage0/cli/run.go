@@ -43,6 +43,16 @@ func (o *startOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.ipc, "ipc", "", "`auto`, private (System V IPC and POSIX queues of its own, the default), or parent (the host's)")
 }
 
+// forwards refuses ports of the host for a pod that has no network of its own.
+func (o *startOptions) forwards(ports []string) error {
+	for _, n := range o.net {
+		if len(ports) > 0 && (n == "none" || n == "host") {
+			return fmt.Errorf("--port flag does not work with '%s' networking", n)
+		}
+	}
+	return nil
+}
+
 // podOptions are those of preparing a pod.
 type podOptions struct {
 	manifest   string
@@ -259,12 +269,8 @@ func (a *app) request(cmd *cobra.Command, g *grammar, po *podOptions, so *startO
 		if _, err := so.check(); err != nil {
 			return nil, err
 		}
-	}
-	if so != nil && len(po.ports) > 0 {
-		for _, n := range so.net {
-			if n == "none" || n == "host" {
-				return nil, fmt.Errorf("--port flag does not work with '%s' networking", n)
-			}
+		if err := so.forwards(po.ports); err != nil {
+			return nil, err
 		}
 	}
 	if so != nil && so.interactive {

@@ -87,7 +87,12 @@ func FlyRun(ctx context.Context, env Env, args []string) error {
 		return fmt.Errorf("passing sockets on: %w", err)
 	}
 	// The lock is to be held as long as the app lives, and closed for nobody: the app is the pod.
-	err = launch.Exec(s, launch.Command{Kind: launch.Main, Argv: s.Exec, Keep: lock})
+	return notExecuted(launch.Exec(s, launch.Command{Kind: launch.Main, Argv: s.Exec, Keep: lock}))
+}
+
+// notExecuted gives a program that could not be executed the status that it has
+// under systemd; what else went wrong is a failure of rkt's.
+func notExecuted(err error) error {
 	var e *launch.Error
 	if errors.As(err, &e) && e.Status == launch.ExitExec {
 		fmt.Fprintln(os.Stderr, err)
@@ -222,13 +227,7 @@ func FlyEnter(env Env, args []string) error {
 	if err := env.Signals.Release(); err != nil {
 		return err
 	}
-	err = launch.Exec(s, c)
-	var le *launch.Error
-	if errors.As(err, &le) && le.Status == launch.ExitExec {
-		fmt.Fprintln(os.Stderr, err)
-		return &Ended{Status: launch.ExitExec}
-	}
-	return err
+	return notExecuted(launch.Exec(s, c))
 }
 
 // FlyStop signals the app, or what it left of its process group.

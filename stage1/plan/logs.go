@@ -32,19 +32,12 @@ func (p *Plan) logs(in Input) error {
 	case in.Run.Mutable:
 		return p.logService("log@.service") // for the apps that come later
 	}
-	// sockets are given to units that are loaded when PID 1 begins: the root slice is, and names them
-	slice := unitfile.New("rkt stage1")
 	for _, s := range p.Apps {
 		if err := p.log(&s, "@rkt-log/"+in.Run.UUID+"/"+s.Name, logService); err != nil {
 			return err
 		}
-		slice.Add("Unit", "PropagatesReloadTo", logSocket(s.Name))
+		p.adopters = append(p.adopters, logSocket(s.Name))
 	}
-	b, err := slice.Bytes()
-	if err != nil {
-		return err
-	}
-	p.file(path.Join(podfs.UnitDir, "-.slice.d", "10-rkt.conf"), 0o644, b)
 	return p.logService(logService)
 }
 

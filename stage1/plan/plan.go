@@ -87,7 +87,9 @@ type Plan struct {
 	// has to allow for an app's.
 	properties, podCalls []string
 	podFilter            string
-	logDir               string
+	// adopters are socket units for sockets that are passed to the pod.
+	adopters []string
+	logDir   string
 	// Logs are streams to the journal that the host's side opens.
 	Logs []Log
 	// Args is the command line of systemd-nspawn, Env its environment.
@@ -163,6 +165,9 @@ func Make(in Input) (_ *Plan, err error) {
 	p.identity(in)
 	p.devices(in)
 	if err := p.logs(in); err != nil {
+		return nil, err
+	}
+	if err := p.adopt(); err != nil {
 		return nil, err
 	}
 	p.nspawn(in)

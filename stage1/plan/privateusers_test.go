@@ -37,6 +37,7 @@ func TestPrivateUsersPlan(t *testing.T) {
 	if err := p.logs(in); err != nil {
 		t.Fatal(err)
 	}
+	p.adopt()
 	p.nspawn(in)
 	for _, want := range []string{"--private-users=1879048192:65536", "--private-users-ownership=off", "--tmpfs=/run/systemd"} {
 		if !slices.Contains(p.Args, want) {

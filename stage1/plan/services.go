@@ -105,14 +105,26 @@ func (p *Plan) sockets(in Input, app *types.App, s *launch.Spec) error {
 		return err
 	}
 	p.file(path.Join(podfs.UnitDir, s.Name+".socket"), 0o644, b)
-	// systemd hands out the sockets that it was passed before it looks at its first
-	// job, to units that are loaded by then: the root slice always is.
-	u = unitfile.New("rkt stage1")
-	u.Add("Unit", "Before", s.Name+".socket")
-	if b, err = u.Bytes(); err != nil {
+	p.adopters = append(p.adopters, s.Name+".socket")
+	return nil
+}
+
+// adopt has the socket units loaded when PID 1 begins. It hands out the sockets
+// that it was passed before it looks at its first job, to units that are loaded
+// by then: the root slice always is, and names them.
+func (p *Plan) adopt() error {
+	if len(p.adopters) == 0 {
+		return nil
+	}
+	u := unitfile.New("rkt stage1")
+	for _, unit := range p.adopters {
+		u.Add("Unit", "PropagatesReloadTo", unit)
+	}
+	b, err := u.Bytes()
+	if err != nil {
 		return err
 	}
-	p.file(path.Join(podfs.UnitDir, "-.slice.d", s.Name+".conf"), 0o644, b)
+	p.file(path.Join(podfs.UnitDir, "-.slice.d", "10-rkt.conf"), 0o644, b)
 	return nil
 }
 
