@@ -152,7 +152,11 @@ func inherited(env Env) (lock int, passed []int, err error) {
 // connect makes the pod's networks and returns the resolv.conf they ask for.
 func connect(ctx context.Context, env Env, in plan.Input, ports []network.Port) ([]byte, error) {
 	r := in.Run
-	res, err := network.Setup(ctx, network.Config{PodDir: in.Facts.PodDir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports})
+	ns, err := network.Open(ctx, network.Config{PodDir: in.Facts.PodDir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports})
+	if err != nil {
+		return nil, err
+	}
+	res, err := ns.Join(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -9,19 +9,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/containernetworking/cni/libcni"
-	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
-	"github.com/rkt-systemd/rkt/internal/hostsfile"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 )
 
@@ -66,10 +60,17 @@ type Result struct {
 
 func netnsPath(uuid string) string { return "/run/netns/rkt-" + uuid }
 
-// Setup makes the pod's network namespace, moves the calling thread into it
-// (the goroutine must be locked to it) and joins the networks. On failure
+// Namespace is a pod's network namespace that has not joined its networks yet.
+type Namespace struct {
+	c     Config
+	lists []Network
+	path  string
+}
+
+// Open selects the pod's networks, makes its network namespace and moves the
+// calling thread into it (the goroutine must be locked to it). On failure
 // everything is undone.
-func Setup(ctx context.Context, c Config) (*Result, error) {
+func Open(ctx context.Context, c Config) (*Namespace, error) {
 	lists, err := Select(c.LocalConfig, c.Nets)
 	if err != nil {
 		return nil, err
@@ -83,6 +84,12 @@ func Setup(ctx context.Context, c Config) (*Result, error) {
 		return nil, errors.Join(fmt.Errorf("making the network namespace: %w", err), Teardown(context.WithoutCancel(ctx), c.PodDir, c.UUID, c.LocalConfig))
 	}
 	failpoint.Hit("network/netns-made")
+	return &Namespace{c: c, lists: lists, path: path}, nil
+}
+
+// Join has the plugins connect the namespace. On failure everything is undone,
+// the namespace included.
+func (n *Namespace) Join(ctx context.Context) (*Result, error) {
 	type outcome struct {
 		res *Result
 		err error
@@ -91,140 +98,14 @@ func Setup(ctx context.Context, c Config) (*Result, error) {
 	// on a thread that never left it.
 	done := make(chan outcome)
 	go func() {
-		res, err := join(ctx, c, lists, path)
+		res, err := join(ctx, n.c, n.lists, n.path)
 		done <- outcome{res, err}
 	}()
 	o := <-done
 	if o.err != nil {
-		return nil, errors.Join(o.err, Teardown(context.WithoutCancel(ctx), c.PodDir, c.UUID, c.LocalConfig))
+		return nil, errors.Join(o.err, Teardown(context.WithoutCancel(ctx), n.c.PodDir, n.c.UUID, n.c.LocalConfig))
 	}
 	return o.res, nil
-}
-
-func join(ctx context.Context, c Config, lists []Network, path string) (*Result, error) {
-	res := &Result{}
-	infos := []podfs.Network{}
-	forward := forwarding(lists)
-	if len(c.Ports) > 0 && forward < 0 {
-		return nil, errors.New("ports cannot be forwarded: no network gives the pod an address (--net=none)")
-	}
-	if err := os.MkdirAll(filepath.Join(c.PodDir, podfs.NetDir), 0o750); err != nil {
-		return nil, err
-	}
-	for i := range lists {
-		n := &lists[i]
-		a := attachment{Conf: n.List.Bytes, IfName: fmt.Sprintf("eth%d", i), Args: n.Args}
-		if i == forward {
-			a.Ports = c.Ports
-		}
-		name := fmt.Sprintf("%02d-%s.json", i, n.File)
-		b, err := json.Marshal(a)
-		if err == nil {
-			err = atomicfile.WriteFileNoSync(filepath.Join(c.PodDir, podfs.NetDir, name), b, 0o640)
-		}
-		if err != nil {
-			return nil, err
-		}
-		failpoint.Hit("network/recorded")
-		r, err := add(ctx, c, n.List, a, path)
-		if err != nil {
-			return nil, fmt.Errorf("joining network %q: %w", n.List.Name, err)
-		}
-		failpoint.Hit("network/added")
-		infos = append(infos, info(n, a, name, r))
-		if len(r.DNS.Nameservers) > 0 || len(r.DNS.Search) > 0 || len(r.DNS.Options) > 0 || r.DNS.Domain != "" {
-			if res.ResolvConf == nil {
-				res.ResolvConf = resolvConf(n.List.Name, r)
-			} else {
-				res.Warnings = append(res.Warnings, fmt.Sprintf("network %s plugin specified DNS configuration, but DNS already supplied", n.List.Name))
-			}
-		}
-	}
-	b, err := json.Marshal(infos)
-	if err != nil {
-		return nil, err
-	}
-	return res, atomicfile.WriteFileNoSync(filepath.Join(c.PodDir, podfs.NetInfo), b, 0o644)
-}
-
-// forwarding is the network whose address ports are forwarded to: the first
-// that masquerades, else the last.
-func forwarding(lists []Network) int {
-	for i, n := range lists {
-		var conf struct {
-			IPMasq bool `json:"ipMasq"`
-		}
-		if len(n.List.Plugins) > 0 && json.Unmarshal(n.List.Plugins[0].Bytes, &conf) == nil && conf.IPMasq {
-			return i
-		}
-	}
-	return len(lists) - 1
-}
-
-func runtimeConf(uuid, netns string, a attachment) *libcni.RuntimeConf {
-	rc := &libcni.RuntimeConf{ContainerID: uuid, NetNS: netns, IfName: a.IfName}
-	for kv := range strings.SplitSeq(a.Args, ";") {
-		if k, v, ok := strings.Cut(kv, "="); ok {
-			rc.Args = append(rc.Args, [2]string{k, v})
-		}
-	}
-	if len(a.Ports) > 0 {
-		var maps []map[string]any
-		for _, p := range a.Ports {
-			m := map[string]any{"hostPort": p.HostPort, "containerPort": p.PodPort, "protocol": p.Protocol}
-			if p.HostIP != "" {
-				m["hostIP"] = p.HostIP
-			}
-			maps = append(maps, m)
-		}
-		rc.CapabilityArgs = map[string]any{"portMappings": maps}
-	}
-	return rc
-}
-
-func client(podDir, localConfig string) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(PluginDirs(localConfig), filepath.Join(podDir, podfs.NetDir, "cache"), nil)
-}
-
-func add(ctx context.Context, c Config, list *libcni.NetworkConfigList, a attachment, netns string) (*current.Result, error) {
-	for _, p := range list.Plugins {
-		if err := findPlugin(c.LocalConfig, p.Network.Type); err != nil {
-			return nil, err
-		}
-		if p.Network.IPAM.Type != "" {
-			if err := findPlugin(c.LocalConfig, p.Network.IPAM.Type); err != nil {
-				return nil, err
-			}
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, pluginTimeout)
-	defer cancel()
-	r, err := client(c.PodDir, c.LocalConfig).AddNetworkList(ctx, list, runtimeConf(c.UUID, netns, a))
-	if err != nil {
-		return nil, err
-	}
-	return current.NewResultFromResult(r)
-}
-
-func info(n *Network, a attachment, file string, r *current.Result) podfs.Network {
-	in := podfs.Network{NetName: n.List.Name, NetConf: podfs.NetDir + "/" + file, IfName: a.IfName, Args: a.Args}
-	if len(n.List.Plugins) > 0 {
-		in.PluginPath = n.List.Plugins[0].Network.Type
-	}
-	for _, ip := range r.IPs {
-		switch v4 := ip.Address.IP.To4(); {
-		case v4 != nil && in.IP == "":
-			in.IP, in.Mask = v4.String(), net.IP(ip.Address.Mask).String()
-		case v4 == nil && in.IP6 == "":
-			in.IP6 = ip.Address.IP.String()
-		}
-	}
-	return in
-}
-
-func resolvConf(name string, r *current.Result) []byte {
-	return []byte(hostsfile.Resolv{Servers: r.DNS.Nameservers, Search: r.DNS.Search, Options: r.DNS.Options, Domain: r.DNS.Domain}.
-		String("Generated by rkt from network " + name))
 }
 
 // Teardown leaves every network recorded in the pod directory and removes the
@@ -285,28 +166,4 @@ func teardown(ctx context.Context, podDir, uuid, localConfig string) error {
 		return errors.Join(errs...)
 	}
 	return os.Remove(filepath.Join(podDir, podfs.Netns))
-}
-
-func del(ctx context.Context, podDir, uuid, localConfig, netns, file string, interrupted bool) error {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	var a attachment
-	if err := json.Unmarshal(b, &a); err != nil {
-		return fmt.Errorf("reading %q: %w", file, err)
-	}
-	list, err := libcni.NetworkConfFromBytes(a.Conf)
-	if err != nil {
-		return fmt.Errorf("reading %q: %w", file, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, pluginTimeout)
-	defer cancel()
-	if err := client(podDir, localConfig).DelNetworkList(ctx, list, runtimeConf(uuid, netns, a)); err != nil {
-		return fmt.Errorf("leaving network %q: %w", list.Name, err)
-	}
-	if interrupted {
-		return sweepMasquerade(ctx, list.Name, uuid)
-	}
-	return nil
 }
