@@ -33,6 +33,43 @@ func Hosts(hostname string, entries []Entry) string {
 	return b.String()
 }
 
+// peersMark begins the part of a hosts file that names other pods. No entry that
+// is asked for can look like it: names have no spaces and no "#".
+const peersMark = "\n# Pods on the same networks; written by rkt.\n"
+
+// WithPeers is a hosts file with what names other pods replaced. Names that the
+// file gives to something else stay its own.
+func WithPeers(file []byte, peers []Entry) []byte {
+	base, _, _ := strings.Cut(string(file), peersMark)
+	if len(peers) == 0 {
+		return []byte(base)
+	}
+	own := map[string]bool{}
+	for line := range strings.Lines(base) {
+		line, _, _ = strings.Cut(line, "#")
+		for i, word := range strings.Fields(line) {
+			if i > 0 {
+				own[strings.ToLower(word)] = true
+			}
+		}
+	}
+	var b strings.Builder
+	b.Grow(len(base) + len(peersMark) + 64*len(peers))
+	b.WriteString(base + peersMark)
+	for _, p := range peers {
+		line := p.IP
+		for _, n := range p.Names {
+			if !own[strings.ToLower(n)] {
+				line += " " + n
+			}
+		}
+		if line != p.IP {
+			b.WriteString(line + "\n")
+		}
+	}
+	return []byte(b.String())
+}
+
 // ParseEntries reads IP=NAME[,IP=NAME…] arguments; the names of an address
 // accumulate. The word "host" alone, once or more, stands for the host's own file.
 func ParseEntries(args []string) (entries []Entry, host bool, err error) {

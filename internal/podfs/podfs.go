@@ -37,22 +37,24 @@ const (
 	Netns              = "netns"
 	NetDir             = "net"
 	NetInfo            = "net-info.json"
-	Flavor             = "flavor"
-	RuntimeConfig      = "runtime-config"
-	SharedVolumes      = "sharedVolumes"
-	MachineName        = "machine"
-	DeclaredName       = "declared-name"
-	UnitName           = "unit"
-	Stage1             = "stage1"
-	Stage1Manifest     = "stage1/manifest"
-	Stage1Rootfs       = "stage1/rootfs"
-	Overlay            = "overlay"
-	AppsInfo           = "appsinfo"
-	NspawnLock         = "nspawn-lock"
-	ReleasedMarker     = "released"
-	TreeStoreIDFile    = "treeStoreID"
-	ManifestFile       = "manifest"
-	RootfsDir          = "rootfs"
+	// NetHosts, in NetDir, is the hosts file of the pod's apps where it names other pods.
+	NetHosts        = "hosts"
+	Flavor          = "flavor"
+	RuntimeConfig   = "runtime-config"
+	SharedVolumes   = "sharedVolumes"
+	MachineName     = "machine"
+	DeclaredName    = "declared-name"
+	UnitName        = "unit"
+	Stage1          = "stage1"
+	Stage1Manifest  = "stage1/manifest"
+	Stage1Rootfs    = "stage1/rootfs"
+	Overlay         = "overlay"
+	AppsInfo        = "appsinfo"
+	NspawnLock      = "nspawn-lock"
+	ReleasedMarker  = "released"
+	TreeStoreIDFile = "treeStoreID"
+	ManifestFile    = "manifest"
+	RootfsDir       = "rootfs"
 )
 
 // Paths inside the stage1 root file system (relative to it).
@@ -65,6 +67,8 @@ const (
 	UnitDir          = "rkt/units"
 	ResolvConf       = "etc/rkt-resolv.conf"
 	Hosts            = "etc/rkt-hosts"
+	// PeerHosts is where the pod sees its NetHosts, read-only.
+	PeerHosts = "rkt/hosts"
 )
 
 // DefaultMachine is the machine name of a pod that was given none.

@@ -64,7 +64,7 @@ func (a *app) release(ctx context.Context, d *pod.Pod) error {
 	}
 	t, m, err := a.stage1Of(d)
 	if errors.Is(err, tree.ErrNotRendered) {
-		// nothing can be run for it any more: what it held goes with the next reboot
+		// nothing can be run for it any more: the sweep after the collection has its network
 		a.log.Errorf("pod %s: releasing its resources: %v, ignoring", d.UUID, err)
 		err = nil
 	} else if err == nil {

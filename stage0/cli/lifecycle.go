@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/netreg"
 	"github.com/rkt-systemd/rkt/stage0/handoff"
 	"github.com/rkt-systemd/rkt/stage0/keystore"
 	"github.com/rkt-systemd/rkt/stage0/pod"
@@ -75,6 +77,9 @@ day; at once with --grace-period=0.`,
 			if err := c.Collect(cmd.Context(), o); err != nil || o.MarkOnly {
 				return err
 			}
+			if err := a.sweepNetworks(cmd.Context(), c.Pods); err != nil {
+				return err
+			}
 			return a.cleanStore(cmd.Context(), o.Grace)
 		},
 	}
@@ -111,6 +116,20 @@ func (a *app) cleanStore(ctx context.Context, grace time.Duration) error {
 		return fmt.Errorf("cleaning the trusted keys: %w", err)
 	}
 	return nil
+}
+
+// sweepNetworks removes what pods have left in the host's network whose
+// directories are gone.
+func (a *app) sweepNetworks(ctx context.Context, pods *pod.Pods) error {
+	dir, err := filepath.EvalSymlinks(pods.Dir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // no pod was ever made here
+	}
+	if err != nil {
+		return err
+	}
+	s := netreg.Sweep{Dir: netreg.Dir, Pods: dir, LeaseDirs: []string{netreg.LeaseDir, netreg.HostLocalDir}, Log: func(text string) { a.log.Warn(text) }}
+	return s.Run(ctx)
 }
 
 // markPod is what rkt@.service runs when its pod has ended: the pod of this

@@ -31,6 +31,9 @@ type Pods struct {
 // Open opens the pods of a data directory; nothing needs to exist yet.
 func Open(dataDir string) *Pods { return &Pods{filepath.Join(dataDir, "pods")} }
 
+// Dir is the directory that has those of the phases.
+func (p *Pods) Dir() string { return p.dir }
+
 func (p *Pods) path(phase, uuid string) string { return filepath.Join(p.dir, phase, uuid) }
 
 // MkDirs makes the directories of all phases.

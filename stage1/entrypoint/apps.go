@@ -65,6 +65,7 @@ func AppAdd(ctx context.Context, env Env, args []string) error {
 	}
 	in.Facts.LogUnit = unit
 	in.Facts.ResolvConf = exists(filepath.Join(l.root, podfs.ResolvConf))
+	in.Facts.Hosts = exists(filepath.Join(podfs.NetDir, podfs.NetHosts))
 	if err := isolation(in, &in.Facts); err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func GC(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{killScope(g.UUID), network.Teardown(ctx, dir, g.UUID, g.LocalConfig)}
+	errs := []error{killScope(g.UUID), network.Teardown(ctx, dir, g.UUID, g.LocalConfig, warning(env))}
 	machine := podfs.DefaultMachine(g.UUID)
 	if b, err := os.ReadFile(podfs.MachineName); err == nil {
 		machine = strings.TrimSpace(string(b))
@@ -112,6 +112,10 @@ func GC(ctx context.Context, env Env, args []string) error {
 	}
 	errs = append(errs, removeNspawnLock(nspawnLocks), removeCgroup(g.UUID))
 	return errors.Join(errs...)
+}
+
+func warning(env Env) func(string) {
+	return func(text string) { env.Log.Warn(text) }
 }
 
 // scope is the cgroup of the scope unit that machined made for this pod; "" if

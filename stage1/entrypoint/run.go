@@ -23,6 +23,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appc"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/internal/hostsfile"
 	"github.com/rkt-systemd/rkt/internal/interrupt"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/sys"
@@ -94,6 +95,7 @@ func Run(ctx context.Context, env Env, args []string) error {
 	}
 	in.Facts.Listeners = listeners(passed)
 	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
+	in.Facts.Hosts = network.Joins(r.Net) && r.HostsMode != "host"
 	// What cannot be run at all shall not come near the network.
 	p, err := plan.Make(in)
 	if err != nil {
@@ -125,7 +127,7 @@ func Run(ctx context.Context, env Env, args []string) error {
 	if err == nil {
 		err = start(env, in, p, lock)
 	}
-	return errors.Join(err, network.Teardown(context.WithoutCancel(ctx), dir, r.UUID, r.LocalConfig))
+	return errors.Join(err, network.Teardown(context.WithoutCancel(ctx), dir, r.UUID, r.LocalConfig, warning(env)))
 }
 
 // describe says in every message which pod it is about.
@@ -152,7 +154,15 @@ func inherited(env Env) (lock int, passed []int, err error) {
 // connect makes the pod's networks and returns the resolv.conf they ask for.
 func connect(ctx context.Context, env Env, in plan.Input, ports []network.Port) ([]byte, error) {
 	r := in.Run
-	ns, err := network.Open(ctx, network.Config{PodDir: in.Facts.PodDir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports})
+	c := network.Config{PodDir: in.Facts.PodDir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports,
+		Machine: in.Facts.Machine, Hostname: plan.Hostname(r)}
+	var err error
+	if in.Facts.Hosts {
+		if c.Hosts, err = hosts(r); err != nil {
+			return nil, err
+		}
+	}
+	ns, err := network.Open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -169,6 +179,15 @@ func connect(ctx context.Context, env Env, in plan.Input, ports []network.Port) 
 		}
 	}
 	return res.ResolvConf, nil
+}
+
+// hosts is the apps' hosts file before other pods are named in it. stage0 has
+// written what was asked for to the pod's root, which no app has seen yet.
+func hosts(r abi.Run) ([]byte, error) {
+	if r.HostsMode != "stage0" {
+		return []byte(hostsfile.Fallback(plan.Hostname(r))), nil
+	}
+	return os.ReadFile(filepath.Join(podfs.Stage1Rootfs, podfs.Hosts))
 }
 
 func start(env Env, in plan.Input, p *plan.Plan, lock int) error {

@@ -121,20 +121,6 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
-// TestTeardownOfNothing: repeated, without a record, and with one of another pod.
-func TestTeardownOfNothing(t *testing.T) {
-	dir := t.TempDir()
-	if err := Teardown(t.Context(), dir, "u", dir); err != nil {
-		t.Error(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "netns"), []byte("/run/netns/rkt-other"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := Teardown(t.Context(), dir, "u", dir); err == nil || !strings.Contains(err.Error(), "not this pod's") {
-		t.Errorf("%v, want another pod's namespace refused", err)
-	}
-}
-
 func TestRuntimeConf(t *testing.T) {
 	rc := runtimeConf("u", "/run/netns/x", attachment{IfName: "eth1", Args: "IP=1.2.3.4;junk;B=c=d", Ports: []Port{{HostPort: 80, PodPort: 8080, Protocol: "tcp", HostIP: "127.0.0.1"}}})
 	if len(rc.Args) != 2 || rc.Args[1] != [2]string{"B", "c=d"} || rc.ContainerID != "u" || rc.IfName != "eth1" {

@@ -1,7 +1,8 @@
 // Package network gives a pod its network namespace and connects it with CNI
-// plugins. What was done is written to the pod directory before it is done, so
-// that Teardown can undo it after any crash, also when the configuration has
-// changed since. It runs in rkt-stage1 only; nothing else sees libcni.
+// plugins. What was done is written to the pod directory, and to the host's
+// register of networks, before it is done, so that Teardown can undo it after any
+// crash, also when the configuration has changed since. It runs in rkt-stage1
+// only; nothing else sees libcni.
 package network
 
 import (
@@ -16,6 +17,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/internal/netreg"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 )
 
@@ -27,9 +29,33 @@ type Config struct {
 	PodDir      string
 	LocalConfig string
 	UUID        string
+	// Machine is the pod's name at machined, and that of its namespace; empty for
+	// the default one. Other pods know the pod by it and by Hostname.
+	Machine, Hostname string
+	// Hosts is the hosts file of the apps before other pods are named in it; nil
+	// where they do not see such a file.
+	Hosts []byte
 	// Nets are items "name" or "name:ARGS".
 	Nets  []string
 	Ports []Port
+}
+
+func (c *Config) machine() string {
+	if c.Machine == "" {
+		return podfs.DefaultMachine(c.UUID)
+	}
+	return c.Machine
+}
+
+// names are those that can stand in the hosts files of other pods.
+func (c *Config) names() []string {
+	var out []string
+	for _, n := range []string{c.machine(), c.Hostname} {
+		if netreg.ValidName(n) && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // Port forwards a port of the host to one of the pod.
@@ -51,14 +77,15 @@ type attachment struct {
 // Contained reports whether nets ask for a network namespace of the pod's own.
 func Contained(nets []string) bool { return !slices.Contains(nets, "host") }
 
+// Joins reports whether nets ask for networks that other pods may be in, too.
+func Joins(nets []string) bool { return Contained(nets) && !slices.Contains(nets, "none") }
+
 // Result is what a set-up gave.
 type Result struct {
 	// ResolvConf is generated from the first network that names resolvers.
 	ResolvConf []byte
 	Warnings   []string
 }
-
-func netnsPath(uuid string) string { return "/run/netns/rkt-" + uuid }
 
 // Namespace is a pod's network namespace that has not joined its networks yet.
 type Namespace struct {
@@ -67,28 +94,42 @@ type Namespace struct {
 	path  string
 }
 
-// Open selects the pod's networks, makes its network namespace and moves the
-// calling thread into it (the goroutine must be locked to it). On failure
-// everything is undone.
+// Open selects the pod's networks, takes its ports, makes its network namespace
+// and moves the calling thread into it (the goroutine must be locked to it). On
+// failure everything is undone.
 func Open(ctx context.Context, c Config) (*Namespace, error) {
 	lists, err := Select(c.LocalConfig, c.Nets)
 	if err != nil {
 		return nil, err
 	}
-	path := netnsPath(c.UUID)
+	path, err := netreg.NamespacePath(c.machine())
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(c.PodDir, podfs.NetDir), 0o750); err != nil {
+		return nil, err
+	}
 	if err := atomicfile.WriteFileNoSync(filepath.Join(c.PodDir, podfs.Netns), []byte(path), 0o644); err != nil {
 		return nil, err
 	}
 	failpoint.Hit("network/netns-recorded")
-	if err := newNamespace(path); err != nil {
-		return nil, errors.Join(fmt.Errorf("making the network namespace: %w", err), Teardown(context.WithoutCancel(ctx), c.PodDir, c.UUID, c.LocalConfig))
+	undo := func(err error) error {
+		return errors.Join(err, Teardown(context.WithoutCancel(ctx), c.PodDir, c.UUID, c.LocalConfig))
+	}
+	if err := claim(ctx, c, lists, path); err != nil {
+		return nil, undo(err)
+	}
+	failpoint.Hit("network/claimed")
+	if err := newNamespace(c.UUID, path); err != nil {
+		return nil, undo(fmt.Errorf("making the network namespace: %w", err))
 	}
 	failpoint.Hit("network/netns-made")
 	return &Namespace{c: c, lists: lists, path: path}, nil
 }
 
 // Join has the plugins connect the namespace. On failure everything is undone,
-// the namespace included.
+// the namespace included. As long as it works it holds a lock that Teardown waits
+// for.
 func (n *Namespace) Join(ctx context.Context) (*Result, error) {
 	type outcome struct {
 		res *Result
@@ -98,72 +139,28 @@ func (n *Namespace) Join(ctx context.Context) (*Result, error) {
 	// on a thread that never left it.
 	done := make(chan outcome)
 	go func() {
-		res, err := join(ctx, n.c, n.lists, n.path)
+		res, err := n.join(ctx)
 		done <- outcome{res, err}
 	}()
 	o := <-done
-	if o.err != nil {
-		return nil, errors.Join(o.err, Teardown(context.WithoutCancel(ctx), n.c.PodDir, n.c.UUID, n.c.LocalConfig))
-	}
-	return o.res, nil
+	return o.res, o.err
 }
 
-// Teardown leaves every network recorded in the pod directory and removes the
-// namespace. It may be repeated; what is gone already is no error.
-func Teardown(ctx context.Context, podDir, uuid, localConfig string) error {
-	// As in Setup: the caller's thread may be in the pod's network namespace,
-	// the plugins have to run in the host's.
-	done := make(chan error)
-	go func() { done <- teardown(ctx, podDir, uuid, localConfig) }()
-	return <-done
-}
-
-func teardown(ctx context.Context, podDir, uuid, localConfig string) error {
-	b, err := os.ReadFile(filepath.Join(podDir, podfs.Netns))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // the host's network, or torn down before
+func (n *Namespace) join(ctx context.Context) (*Result, error) {
+	c := n.c
+	held, err := beginJoin(c.PodDir)
+	if err != nil {
+		return nil, errors.Join(err, Teardown(context.WithoutCancel(ctx), c.PodDir, c.UUID, c.LocalConfig))
+	}
+	defer held.Close()
+	res, err := join(ctx, c, n.lists, n.path)
+	if err == nil && len(n.lists) > 0 {
+		failpoint.Hit("network/joined")
+		err = publish(c.PodDir, c.UUID)
+		failpoint.Hit("network/published")
 	}
 	if err != nil {
-		return err
+		return nil, errors.Join(err, teardown(context.WithoutCancel(ctx), c.PodDir, c.UUID, c.LocalConfig, func(string) {}))
 	}
-	path := string(b)
-	if path != netnsPath(uuid) {
-		return fmt.Errorf("%s names %q, which is not this pod's network namespace", podfs.Netns, path)
-	}
-	netns := path
-	if !isNamespace(path) {
-		netns = "" // after a reboot; plugins then release what they keep elsewhere
-	}
-	dir := filepath.Join(podDir, podfs.NetDir)
-	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
-	if err != nil {
-		return err
-	}
-	// without a namespace plugins do not find the addresses whose rules are to go
-	interrupted := netns == ""
-	if len(names) > 0 && !interrupted {
-		if interrupted, err = begun(podDir); err != nil {
-			return err
-		}
-	}
-	slices.Sort(names)
-	slices.Reverse(names)
-	var errs []error
-	for _, name := range names {
-		if err := del(ctx, podDir, uuid, localConfig, netns, name, interrupted); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		failpoint.Hit("network/deleted")
-		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	if err := removeNamespace(path); err != nil {
-		errs = append(errs, fmt.Errorf("removing the network namespace: %w", err))
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	return os.Remove(filepath.Join(podDir, podfs.Netns))
+	return res, nil
 }

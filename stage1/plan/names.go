@@ -12,13 +12,14 @@ import (
 
 func (p *Plan) identity(in Input) {
 	p.file("etc/machine-id", 0o444, []byte(strings.ReplaceAll(in.Run.UUID, "-", "")+"\n"))
-	p.file("etc/hostname", 0o644, []byte(hostname(in.Run)+"\n"))
+	p.file("etc/hostname", 0o644, []byte(Hostname(in.Run)+"\n"))
 	if in.Run.HostsMode == "default" {
-		p.file("etc/hosts-fallback", 0o644, []byte(hostsfile.Fallback(hostname(in.Run))))
+		p.file("etc/hosts-fallback", 0o644, []byte(hostsfile.Fallback(Hostname(in.Run))))
 	}
 }
 
-func hostname(run abi.Run) string {
+// Hostname is the host name of the pod.
+func Hostname(run abi.Run) string {
 	if run.Hostname != "" {
 		return run.Hostname
 	}
@@ -43,10 +44,13 @@ func checkHostname(name string) error {
 // unless a volume is mounted there.
 func nameFiles(s *launch.Spec, in Input) {
 	s.Binds = append(s.Binds, launch.Bind{Source: "/proc/sys/kernel/hostname", Target: "/etc/hostname", ReadOnly: true})
-	switch in.Run.HostsMode {
-	case "stage0":
+	switch {
+	case in.Facts.Hosts:
+		// an image's own file stays, unless entries were asked for
+		s.Binds = append(s.Binds, launch.Bind{Source: "/" + podfs.PeerHosts, Target: "/etc/hosts", ReadOnly: true, IfAbsent: in.Run.HostsMode != "stage0"})
+	case in.Run.HostsMode == "stage0":
 		s.Binds = append(s.Binds, launch.Bind{Source: "/" + podfs.Hosts, Target: "/etc/hosts"})
-	case "host":
+	case in.Run.HostsMode == "host":
 		s.Binds = append(s.Binds, launch.Bind{Source: HostHosts, Target: "/etc/hosts", ReadOnly: true})
 	default:
 		s.Binds = append(s.Binds, launch.Bind{Source: "/etc/hosts-fallback", Target: "/etc/hosts", IfAbsent: true})

@@ -15,7 +15,7 @@ func (p *Plan) nspawn(in Input) {
 	f := in.Facts
 	s1 := path.Join(f.PodDir, podfs.Stage1Rootfs)
 	args := []string{f.Nspawn, "--quiet", "--settings=no", "--directory=" + s1, "--machine=" + f.Machine,
-		"--uuid=" + in.Run.UUID, "--hostname=" + hostname(in.Run), "--notify-ready=yes", "--link-journal=no",
+		"--uuid=" + in.Run.UUID, "--hostname=" + Hostname(in.Run), "--notify-ready=yes", "--link-journal=no",
 		"--resolv-conf=off", "--timezone=off", "--kill-signal=SIGRTMIN+3"}
 	if f.InUnit {
 		args = append(args, "--keep-unit")
@@ -59,12 +59,15 @@ func (p *Plan) nspawn(in Input) {
 	if in.Run.HostsMode == "host" {
 		bind("/etc/hosts:"+HostHosts, HostHosts)
 	}
+	if f.Hosts {
+		bind(escaped(path.Join(f.PodDir, podfs.NetDir, podfs.NetHosts))+":/"+podfs.PeerHosts, "/"+podfs.PeerHosts)
+	}
 	if in.Run.ResolvMode == "host" {
 		bind("/etc/resolv.conf:"+HostResolvConf, HostResolvConf)
 	}
 	if p.logDir != "" {
 		// the helper that writes is the pod's root
-		b := "--bind=" + strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(p.logDir) + ":" + launch.LogFileDir
+		b := "--bind=" + escaped(p.logDir) + ":" + launch.LogFileDir
 		if f.IDs.Count > 0 {
 			b += ":idmap"
 		}
@@ -103,6 +106,9 @@ func (p *Plan) nspawn(in Input) {
 		p.Env = append(p.Env, "SYSTEMD_NSPAWN_SHARE_NS_IPC=1")
 	}
 }
+
+// escaped is a path for nspawn's --bind=.
+func escaped(path string) string { return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(path) }
 
 // extraCaps are those the apps retain beyond what nspawn gives PID 1.
 func extraCaps(apps []launch.Spec) []string {

@@ -51,8 +51,10 @@ type Facts struct {
 	Register bool
 	// Terminal says that standard input and output are one.
 	Terminal bool
-	// ResolvConf says that resolv.conf was generated in the stage1 root; Hosts likewise.
-	ResolvConf, Hosts bool
+	// ResolvConf says that resolv.conf was generated in the stage1 root.
+	ResolvConf bool
+	// Hosts says that there is a hosts file in the pod directory, which names other pods.
+	Hosts bool
 	// Controllers are the control group controllers the kernel has.
 	Controllers []string
 	// Disks are the host's disks as MAJOR:MINOR, for limits on all of them.
