@@ -66,6 +66,9 @@ const (
 	SupervisorStatus = "rkt/supervisor-status"
 	UnitDir          = "rkt/units"
 	ResolvConf       = "etc/rkt-resolv.conf"
+	// NetworkState is locked while the pod's networks are being joined, and
+	// then holds the outcome.
+	NetworkState = "rkt/network"
 	Hosts            = "etc/rkt-hosts"
 	// PeerHosts is where the pod sees its NetHosts, read-only.
 	PeerHosts = "rkt/hosts"

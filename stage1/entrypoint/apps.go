@@ -64,7 +64,7 @@ func AppAdd(ctx context.Context, env Env, args []string) error {
 		return err
 	}
 	in.Facts.LogUnit = unit
-	in.Facts.ResolvConf = exists(filepath.Join(l.root, podfs.ResolvConf))
+	in.Facts.ResolvConf = hasContent(filepath.Join(l.root, podfs.ResolvConf))
 	in.Facts.Hosts = exists(filepath.Join(podfs.NetDir, podfs.NetHosts))
 	if err := isolation(in, &in.Facts); err != nil {
 		return err

@@ -62,7 +62,7 @@ func FlyRun(ctx context.Context, env Env, args []string) error {
 			return err
 		}
 	}
-	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
+	in.Facts.ResolvConf = hasContent(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
 	p, err := plan.Fly(in)
 	if err != nil {
 		return err

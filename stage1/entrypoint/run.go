@@ -94,7 +94,8 @@ func Run(ctx context.Context, env Env, args []string) error {
 		return err
 	}
 	in.Facts.Listeners = listeners(passed)
-	in.Facts.ResolvConf = exists(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf))
+	in.Facts.Joining = network.Joins(r.Net)
+	in.Facts.ResolvConf = hasContent(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf)) || generatesResolv(in)
 	in.Facts.Hosts = network.Joins(r.Net) && r.HostsMode != "host"
 	// What cannot be run at all shall not come near the network.
 	p, err := plan.Make(in)
@@ -105,29 +106,54 @@ func Run(ctx context.Context, env Env, args []string) error {
 		if len(in.Pod.Ports) > 0 {
 			env.Log.Warn("the pod uses the host's network: its ports need no forwarding, and none is done")
 		}
-		return start(env, in, p, lock)
+		if err := setParameters(p.NetParameters); err != nil {
+			return err
+		}
+		return start(env, in, p, lock, nil)
 	}
 	ports, err := forwardedPorts(in)
 	if err != nil {
 		return err
 	}
-	resolv, err := connect(ctx, env, in, ports)
+	c := network.Config{PodDir: dir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports,
+		Machine: in.Facts.Machine, Hostname: plan.Hostname(r)}
+	if in.Facts.Hosts {
+		if c.Hosts, err = hosts(r); err != nil {
+			return err
+		}
+	}
+	ns, err := network.Open(ctx, c)
 	if err != nil {
 		return fmt.Errorf("failed to setup network: %w", err)
 	}
-	if resolv != nil && r.ResolvMode == "default" && !in.Facts.ResolvConf {
-		err = asRoot(ids, func() error {
-			return os.WriteFile(filepath.Join(podfs.Stage1Rootfs, podfs.ResolvConf), resolv, 0o644)
-		})
-		in.Facts.ResolvConf = true
-		if err == nil {
-			p, err = plan.Make(in)
+	err = connect(ctx, env, in, ns, p, lock)
+	return errors.Join(err, ns.Leave(context.WithoutCancel(ctx), warning(env)))
+}
+
+// connect starts the pod in its network namespace, and beside it what joins the
+// networks.
+func connect(ctx context.Context, env Env, in plan.Input, ns *network.Namespace, p *plan.Plan, lock int) error {
+	if in.Facts.IDs.Count > 0 {
+		if err := openNetwork("/proc/sys/net", in.Facts.IDs); err != nil {
+			return err
 		}
 	}
-	if err == nil {
-		err = start(env, in, p, lock)
+	if !in.Facts.Joining {
+		if _, err := ns.Join(ctx); err != nil {
+			return fmt.Errorf("failed to setup network: %w", err)
+		}
+		if err := setParameters(p.NetParameters); err != nil {
+			return err
+		}
+		return start(env, in, p, lock, nil)
 	}
-	return errors.Join(err, network.Teardown(context.WithoutCancel(ctx), dir, r.UUID, r.LocalConfig, warning(env)))
+	j, err := startJoining(env, in, ns, p.NetParameters)
+	if err != nil {
+		return err
+	}
+	err = start(env, in, p, lock, j)
+	j.stop()
+	return err
 }
 
 // describe says in every message which pod it is about.
@@ -151,36 +177,6 @@ func inherited(env Env) (lock int, passed []int, err error) {
 	return lock, passed, nil
 }
 
-// connect makes the pod's networks and returns the resolv.conf they ask for.
-func connect(ctx context.Context, env Env, in plan.Input, ports []network.Port) ([]byte, error) {
-	r := in.Run
-	c := network.Config{PodDir: in.Facts.PodDir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports,
-		Machine: in.Facts.Machine, Hostname: plan.Hostname(r)}
-	var err error
-	if in.Facts.Hosts {
-		if c.Hosts, err = hosts(r); err != nil {
-			return nil, err
-		}
-	}
-	ns, err := network.Open(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	res, err := ns.Join(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range res.Warnings {
-		env.Log.Warn(w)
-	}
-	if in.Facts.IDs.Count > 0 {
-		if err := openNetwork("/proc/sys/net", in.Facts.IDs); err != nil {
-			return nil, err
-		}
-	}
-	return res.ResolvConf, nil
-}
-
 // hosts is the apps' hosts file before other pods are named in it. stage0 has
 // written what was asked for to the pod's root, which no app has seen yet.
 func hosts(r abi.Run) ([]byte, error) {
@@ -190,12 +186,11 @@ func hosts(r abi.Run) ([]byte, error) {
 	return os.ReadFile(filepath.Join(podfs.Stage1Rootfs, podfs.Hosts))
 }
 
-func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
+// start carries the plan out and becomes the supervisor, unless the networks
+// are known to have failed by then.
+func start(env Env, in plan.Input, p *plan.Plan, lock int, j *joining) error {
 	for _, w := range p.Warnings {
 		env.Log.Warn(w)
-	}
-	if err := setParameters(p.NetParameters); err != nil {
-		return err
 	}
 	if err := compileFilters(env, p, in.Facts.PodDir); err != nil {
 		return err
@@ -241,6 +236,9 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 		return fmt.Errorf("passing sockets on: %w", err)
 	}
 	failpoint.Hit("stage1/exec")
+	if j.failed() {
+		return &Ended{Status: abi.ExitFailure}
+	}
 	if err := env.Signals.Release(); err != nil {
 		return err
 	}
@@ -268,6 +266,11 @@ func lockFD(env Env) (int, error) {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+func hasContent(path string) bool {
+	st, err := os.Lstat(path)
+	return err == nil && st.Size() > 0
 }
 
 // load reads the manifests and looks up users.

@@ -359,6 +359,12 @@ func (r *root) bindFile(b Bind) error {
 			return nil
 		}
 	}
+	if b.IfContent {
+		var st unix.Stat_t
+		if err := unix.Stat(b.Source, &st); err == nil && st.Size == 0 {
+			return nil
+		}
+	}
 	t, err := r.mountPoint(b.Target, false)
 	if errors.Is(err, unix.EROFS) {
 		return nil // an image without the file on a read-only root: nothing to show it on

@@ -92,6 +92,8 @@ type Bind struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	// IfAbsent leaves an existing target of the image alone.
 	IfAbsent bool `json:"ifAbsent,omitempty"`
+	// IfContent shows nothing when the source is empty.
+	IfContent bool `json:"ifContent,omitempty"`
 }
 
 // Dir is where the records lie, in the pod's root.

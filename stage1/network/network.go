@@ -153,6 +153,10 @@ func (n *Namespace) join(ctx context.Context) (*Result, error) {
 		return nil, errors.Join(err, Teardown(context.WithoutCancel(ctx), c.PodDir, c.UUID, c.LocalConfig))
 	}
 	defer held.Close()
+	// A pod that was killed may have been torn down before this process came so far.
+	if _, err := os.Lstat(filepath.Join(c.PodDir, podfs.Netns)); err != nil {
+		return nil, fmt.Errorf("the pod has ended meanwhile: %w", err)
+	}
 	res, err := join(ctx, c, n.lists, n.path)
 	if err == nil && len(n.lists) > 0 {
 		failpoint.Hit("network/joined")

@@ -59,7 +59,7 @@ func nameFiles(s *launch.Spec, in Input) {
 	case in.Run.ResolvMode == "host":
 		s.Binds = append(s.Binds, launch.Bind{Source: HostResolvConf, Target: "/etc/resolv.conf", ReadOnly: true})
 	case in.Facts.ResolvConf && in.Run.ResolvMode != "none":
-		s.Binds = append(s.Binds, launch.Bind{Source: "/" + podfs.ResolvConf, Target: "/etc/resolv.conf"})
+		s.Binds = append(s.Binds, launch.Bind{Source: "/" + podfs.ResolvConf, Target: "/etc/resolv.conf", IfContent: true})
 	}
 }
 

@@ -51,10 +51,13 @@ type Facts struct {
 	Register bool
 	// Terminal says that standard input and output are one.
 	Terminal bool
-	// ResolvConf says that resolv.conf was generated in the stage1 root.
+	// ResolvConf says that resolv.conf was generated in the stage1 root, or may be
+	// until the apps start.
 	ResolvConf bool
 	// Hosts says that there is a hosts file in the pod directory, which names other pods.
 	Hosts bool
+	// Joining says that networks are joined while the pod boots: see network.service.
+	Joining bool
 	// Controllers are the control group controllers the kernel has.
 	Controllers []string
 	// Disks are the host's disks as MAJOR:MINOR, for limits on all of them.
@@ -155,7 +158,7 @@ func Make(in Input) (_ *Plan, err error) {
 	}
 	p.list(names)
 	p.forLater(in)
-	if err := p.target(); err != nil {
+	if err := p.target(in.Facts.Joining); err != nil {
 		return nil, err
 	}
 	if err := p.choosePodFilter(); err != nil {
@@ -255,7 +258,7 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	p.Apps = append(p.Apps, s)
 	// The contract's copy of the environment, for other programs that enter.
 	p.file(path.Join(podfs.EnvDir, name), 0o600, []byte(strings.Join(s.Env, "\n")+"\n"))
-	return p.unit(ra, img, &s, limits, own)
+	return p.unit(in.Facts.Joining, ra, img, &s, limits, own)
 }
 
 // appRecord begins the launcher's record of an app: what it is, whatever the flavour.

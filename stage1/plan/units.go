@@ -18,13 +18,16 @@ import (
 
 // unit writes the app's service. Everything the app itself sees is the
 // launcher's; the unit has order, limits and outcome.
-func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.Spec, limits []limit, own []appunit.Directive) error {
+func (p *Plan) unit(joining bool, ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.Spec, limits []limit, own []appunit.Directive) error {
 	u := unitfile.New("rkt stage1")
 	u.Set("Unit", "Description", fmt.Sprintf("App %s (%s)", s.Name, appc.DisplayName(img)))
 	u.Add("Unit", "DefaultDependencies", "no")
 	if !s.Mutable {
 		u.Add("Unit", "Wants", "pod.target")
 		u.Add("Unit", "After", "pod.target")
+	}
+	if joining {
+		needNetwork(u)
 	}
 	u.Add("Unit", "Conflicts", "shutdown.target")
 	u.Add("Unit", "Before", "shutdown.target")
@@ -106,14 +109,31 @@ func (p *Plan) unit(ra *schema.RuntimeApp, img *schema.ImageManifest, s *launch.
 	return nil
 }
 
+// needNetwork has a unit wait until the pod's networks are joined.
+func needNetwork(u *unitfile.File) {
+	u.Add("Unit", "Requires", "network.service")
+	u.Add("Unit", "After", "network.service")
+}
+
 // target is what PID 1 starts: it is reached, and the pod ready, when every
 // app has started.
-func (p *Plan) target() error {
+func (p *Plan) target(joining bool) error {
 	u := unitfile.New("rkt stage1")
 	u.Add("Unit", "Description", "Pod Started")
 	u.Add("Unit", "DefaultDependencies", "no")
 	u.Add("Unit", "Wants", "dbus.socket supervisor-ready.service")
 	u.Add("Unit", "After", "dbus.socket")
+	if joining {
+		needNetwork(u)
+		// Without networks no app starts; that nobody needs this target then is no success.
+		d := unitfile.New("rkt stage1")
+		needNetwork(d)
+		b, err := d.Bytes()
+		if err != nil {
+			return err
+		}
+		p.file(path.Join(podfs.UnitDir, "pod.target.d/10-rkt.conf"), 0o644, b)
+	}
 	for i := range p.Apps {
 		start := starter(&p.Apps[i])
 		u.Add("Unit", "Requires", start)

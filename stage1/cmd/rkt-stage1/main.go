@@ -37,6 +37,8 @@ func main() {
 	switch name := filepath.Base(os.Args[0]); name {
 	case "run":
 		err = entrypoint.Run(ctx, env, os.Args[1:])
+	case "join":
+		err = entrypoint.Join(ctx, env)
 	case "enter":
 		err = entrypoint.Enter(env, os.Args[1:])
 	case "gc":

@@ -26,7 +26,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, errors.New("usage: rkt-stage2 init|initpipe|console|app|handler|reload|hold|exited|gave-up|enter|shell|out|iomux|ttymux …"))
+		fail(2, errors.New("usage: rkt-stage2 init|initpipe|console|network|app|handler|reload|hold|exited|gave-up|enter|shell|out|iomux|ttymux …"))
 	}
 	var err error
 	args := os.Args[2:]
@@ -39,6 +39,8 @@ func main() {
 		err = runHandler(args)
 	case "reload":
 		err = reload(args)
+	case "network":
+		err = awaitNetwork()
 	case "hold":
 		err = hold(args)
 	case "gave-up":
