@@ -218,6 +218,22 @@ case_run_prepared() {
 case_unit() { declare_pod '{"net": "none"}'; started; unit_killed "$1"; next unit_works; }
 case_unit_copy() { declare_pod '{"net": "none", "noOverlay": true}'; started; unit_killed "$1"; next unit_works; }
 case_unit_net() { declare_pod '{"net": "default"}'; started; unit_killed "$1"; next unit_works; }
+# The program that joins the networks dies: the pod, on its way by then, ends with 254.
+case_run_join() {
+  started
+  RKT_FAILPOINT=$1 rkt run --net=default $IMG --exec /bin/true >"$OUT" 2>&1 </dev/null
+  case $? in 0) exit 3 ;; 254) ;; *) fail "the pod did not end with status 254" ;; esac
+  next rkt run --net=default $IMG --exec /bin/true
+}
+case_unit_join() {
+  declare_pod '{"net": "default"}'
+  started
+  environment "$1"
+  if systemctl start "$UNIT" >"$OUT" 2>&1; then environment ''; exit 3; fi
+  environment ''
+  [[ $(systemctl show -P ExecMainStatus "$UNIT") == 254 ]] || fail "$UNIT did not end with status 254"
+  next unit_works
+}
 case_unit_stop() { # rkt gc --mark-only of ExecStopPost=
   declare_pod '{"net": "default"}'
   started
