@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/rkt-systemd/rkt/internal/failpoint"
+	"github.com/rkt-systemd/rkt/internal/hostnat"
 	"github.com/rkt-systemd/rkt/internal/sys"
 )
 
@@ -76,6 +77,9 @@ func (s *Sweep) orphan(r *Record) bool {
 // remove removes what an orphan has: first what its record is needed for.
 func (s *Sweep) remove(ctx context.Context, r *Record) error {
 	s.Log(fmt.Sprintf("removing the network of pod %s, whose directory is gone", r.UUID))
+	if err := hostnat.Host().DelPod(ctx, r.UUID); err != nil {
+		return err
+	}
 	for _, n := range r.Networks {
 		if err := RemoveRules(ctx, n.Name, r.UUID, true); err != nil {
 			return err

@@ -115,7 +115,7 @@ func Run(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	c := network.Config{PodDir: dir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports,
+	c := network.Config{PodDir: dir, LocalConfig: r.LocalConfig, UUID: r.UUID, Nets: r.Net, Ports: ports, Bandwidth: plan.Bandwidth(in),
 		Machine: in.Facts.Machine, Hostname: plan.Hostname(r)}
 	if in.Facts.Hosts {
 		if c.Hosts, err = hosts(r); err != nil {

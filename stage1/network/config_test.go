@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rkt-systemd/rkt/internal/netsettings"
 )
 
 func TestSelect(t *testing.T) {
@@ -56,7 +58,7 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", c.items, strings.Join(names, " "), err, c.want)
 		}
 	}
-	all, err := load(conf)
+	all, err := load(conf, netsettings.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,24 +71,6 @@ func TestSelect(t *testing.T) {
 		put("99-bad.conf", bad)
 		if _, err := Select(conf, []string{"default"}); err == nil || !strings.Contains(err.Error(), "99-bad.conf") {
 			t.Errorf("%s: %v, want the file named", bad, err)
-		}
-	}
-}
-
-func TestFindPlugin(t *testing.T) {
-	conf := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(conf, "net.d"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(conf, "net.d", "my-plugin"), nil, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := findPlugin(conf, "my-plugin"); err != nil {
-		t.Error(err)
-	}
-	for name, want := range map[string]string{"": "not a plugin name", "../my-plugin": "not a plugin name", "absent-plugin": "containernetworking-plugins"} {
-		if err := findPlugin(conf, name); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want %q", name, err, want)
 		}
 	}
 }

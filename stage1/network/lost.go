@@ -21,14 +21,17 @@ type lostPlugin struct {
 
 // withoutLost is the list without the plugins whose programs are gone: one of
 // them would keep the others from being asked.
-func withoutLost(localConfig string, list *libcni.NetworkConfigList) (*libcni.NetworkConfigList, []lostPlugin) {
+func withoutLost(run *runner, dirs []string, list *libcni.NetworkConfigList) (*libcni.NetworkConfigList, []lostPlugin) {
 	var lost []lostPlugin
 	left := *list
 	left.Plugins = nil
 	for _, p := range list.Plugins {
 		missing := ""
 		for _, program := range []string{p.Network.IPAM.Type, p.Network.Type} {
-			if program != "" && findPlugin(localConfig, program) != nil {
+			if program == "" {
+				continue
+			}
+			if _, err := run.FindInPath(program, dirs); err != nil {
 				missing = program
 			}
 		}

@@ -13,16 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/netreg"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 )
-
-// pluginTimeout bounds one run of a plugin chain; DHCP alone may take 30 s.
-const pluginTimeout = 60 * time.Second
 
 // Config says which networks a pod is to join.
 type Config struct {
@@ -38,6 +34,8 @@ type Config struct {
 	// Nets are items "name" or "name:ARGS".
 	Nets  []string
 	Ports []Port
+	// Bandwidth bounds what comes and goes, in bits a second; 0 does not.
+	Bandwidth uint64
 }
 
 func (c *Config) machine() string {
@@ -72,6 +70,9 @@ type attachment struct {
 	IfName string          `json:"ifName"`
 	Args   string          `json:"args,omitempty"`
 	Ports  []Port          `json:"ports,omitempty"`
+
+	Bandwidth uint64   `json:"bandwidth,omitempty"`
+	Path      []string `json:"path,omitempty"` // where the plugins were looked for
 }
 
 // Contained reports whether nets ask for a network namespace of the pod's own.

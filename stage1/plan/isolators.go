@@ -75,8 +75,10 @@ func (p *Plan) isolators(s *launch.Spec, isolators types.Isolators, in Input) ([
 			}
 		case *types.UnixSysctl:
 			p.warn("app %q: isolator %q belongs to the pod and is not applied to an app", s.Name, i.Name)
-		case *types.ResourceNetworkBandwidth:
-			p.warn("app %q: isolator %q is not applied: apps share the pod's network; limit it by the CNI plugin \"bandwidth\" in the network's configuration", s.Name, i.Name)
+		case *types.ResourceNetworkBandwidth: // Bandwidth is for the pod
+			if v.Limit() == nil || v.Limit().Value() < 1 {
+				return nil, fmt.Errorf("%s: it has no limit that lets anything pass", i.Name)
+			}
 		default:
 			p.warn("app %q: isolator %q is not known and not applied", s.Name, i.Name)
 		}
@@ -196,8 +198,10 @@ func (p *Plan) podIsolators(in Input) error {
 			if err := p.sysctl(in, *v); err != nil {
 				return fmt.Errorf("the pod's isolator %s: %w", i.Name, err)
 			}
-		case *types.ResourceNetworkBandwidth:
-			p.warn("isolator %q of the whole pod is not applied; limit it by the CNI plugin \"bandwidth\" in the network's configuration", i.Name)
+		case *types.ResourceNetworkBandwidth: // Bandwidth is for the network
+			if v.Limit() == nil || v.Limit().Value() < 1 {
+				return fmt.Errorf("the pod's isolator %s: it has no limit that lets anything pass", i.Name)
+			}
 		default:
 			p.warn("isolator %q of the whole pod is not applied", i.Name)
 		}

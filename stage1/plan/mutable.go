@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"github.com/appc/spec/schema/types"
 	"slices"
 	"strings"
 
@@ -31,6 +32,9 @@ func App(in Input) (*Plan, error) {
 		return nil, err
 	}
 	started := p.podFilter
+	if _, ok := bandwidth(appOf(in, 0).Isolators); ok {
+		p.warn("app %q: isolator %q is not applied: the pod has its network already", name, types.ResourceNetworkBandwidthName)
+	}
 	if err := p.app(in, ra, img); err != nil {
 		return nil, fmt.Errorf("app %q: %w", name, err)
 	}

@@ -156,6 +156,7 @@ func Make(in Input) (_ *Plan, err error) {
 	if err := p.podIsolators(in); err != nil {
 		return nil, err
 	}
+	p.warnBandwidth(in)
 	p.list(names)
 	p.forLater(in)
 	if err := p.target(in.Facts.Joining); err != nil {
