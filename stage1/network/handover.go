@@ -28,13 +28,16 @@ type handoverNet struct {
 	File string          `json:"file"`
 	Conf json.RawMessage `json:"conf"`
 	Args string          `json:"args,omitempty"`
+
+	Builtin bool     `json:"builtin,omitempty"`
+	Notes   []string `json:"notes,omitempty"`
 }
 
 // MarshalJSON is for a process that joins the networks in this one's place.
 func (n *Namespace) MarshalJSON() ([]byte, error) {
 	h := handover{Config: n.c, Path: n.path}
 	for _, l := range n.lists {
-		h.Networks = append(h.Networks, handoverNet{l.File, l.List.Bytes, l.Args})
+		h.Networks = append(h.Networks, handoverNet{l.File, l.List.Bytes, l.Args, l.Builtin, l.Notes})
 	}
 	return json.Marshal(h)
 }
@@ -51,7 +54,7 @@ func (n *Namespace) UnmarshalJSON(b []byte) error {
 		if err != nil {
 			return fmt.Errorf("network of file %q: %w", l.File, err)
 		}
-		n.lists = append(n.lists, Network{File: l.File, List: list, Args: l.Args})
+		n.lists = append(n.lists, Network{File: l.File, List: list, Args: l.Args, Builtin: l.Builtin, Notes: l.Notes})
 	}
 	return nil
 }
