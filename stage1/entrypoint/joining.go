@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,18 +38,20 @@ const (
 	resolvFD = 4
 )
 
-// patience is for plugins that are told to end and then undo their work.
-const patience = 3 * time.Minute
+// What the file of the state says in the end.
+const (
+	stateJoined = "joined\n"
+	stateFailed = "failed\n"
+)
 
 // joining is that program at work: this process goes on to become the
 // supervisor meanwhile.
-type joining struct {
-	process *os.Process
-	ended   chan error
-}
+type joining struct{}
 
-// startJoining has a child join the networks. In a unit it goes into the group
-// of the supervisor: nspawn needs the unit's own to be empty.
+// startJoining has another process join the networks. It is no child: nspawn,
+// which this process becomes, fails if a child ends while it calls machined. In a
+// unit it goes into the group of the supervisor: nspawn needs the unit's own to
+// be empty. Leave ends it, if that has to be.
 func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.Parameter) (*joining, error) {
 	state, resolv, err := outcomeFiles(in)
 	if err != nil {
@@ -62,7 +63,7 @@ func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.P
 		defer resolv.Close()
 		files = append(files, resolv)
 	}
-	// Nobody else has the file yet. The lock is the child's, once it has it.
+	// Nobody else has the file yet. The lock is the other process's, once it has it.
 	if err := unix.Flock(int(state.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("locking the state of the network: %w", err)
 	}
@@ -79,8 +80,12 @@ func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.P
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self)
-	cmd.Args = []string{"join"}
+	setsid, err := find("setsid", "util-linux")
+	if err != nil {
+		return nil, err
+	}
+	// A session of its own: Ctrl-C is the pod's to obey.
+	cmd := exec.Command(setsid, "--fork", self, "join")
 	if in.Run.Debug {
 		cmd.Args = append(cmd.Args, "--debug")
 	}
@@ -92,8 +97,7 @@ func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.P
 			cmd.Env = append(cmd.Env, kv)
 		}
 	}
-	// A group of its own: Ctrl-C is the pod's to obey.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if in.Facts.InUnit {
 		group, err := supervisorCgroup()
 		if err != nil {
@@ -102,21 +106,13 @@ func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.P
 		defer group.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
 	}
-	j := &joining{ended: make(chan error, 1)}
 	started := make(chan error)
-	go func() { // on a thread in the host's network namespace
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			j.ended <- cmd.Wait()
-		}
-	}()
+	go func() { started <- cmd.Run() }() // on a thread in the host's network namespace
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("starting the program that joins the networks: %w", err)
 	}
-	j.process = cmd.Process
 	failpoint.Hit("network/joining")
-	return j, nil
+	return &joining{}, nil
 }
 
 // outcomeFiles makes the files in the pod's root that the child writes to.
@@ -175,32 +171,13 @@ func memfile(name string, data []byte) (*os.File, error) {
 }
 
 // failed reports that the networks could not be joined, as soon as that is
-// known: then the pod need not boot to find out. The child has said why.
+// known: then the pod need not boot to find out. Who failed has said why.
 func (j *joining) failed() bool {
 	if j == nil {
 		return false
 	}
-	select {
-	case err := <-j.ended:
-		j.ended <- err
-		return err != nil
-	default:
-		return false
-	}
-}
-
-// stop ends the child, which undoes what it did.
-func (j *joining) stop() {
-	if j == nil {
-		return
-	}
-	_ = j.process.Signal(unix.SIGTERM) // it may have ended
-	select {
-	case err := <-j.ended:
-		j.ended <- err
-	case <-time.After(patience):
-		_ = j.process.Kill()
-	}
+	b, err := os.ReadFile(filepath.Join(podfs.Stage1Rootfs, podfs.NetworkState))
+	return err == nil && string(b) == stateFailed
 }
 
 // Join joins the networks of a pod in the place of the process that starts it,
@@ -223,9 +200,9 @@ func Join(ctx context.Context, env Env) error {
 			env.Log.Error(err)
 		}
 	}
-	word := "joined\n"
+	word := stateJoined
 	if err != nil {
-		word = "failed\n"
+		word = stateFailed
 	}
 	failpoint.Hit("network/outcome")
 	if _, werr := state.Write([]byte(word)); werr != nil && err == nil {

@@ -151,9 +151,7 @@ func connect(ctx context.Context, env Env, in plan.Input, ns *network.Namespace,
 	if err != nil {
 		return err
 	}
-	err = start(env, in, p, lock, j)
-	j.stop()
-	return err
+	return start(env, in, p, lock, j)
 }
 
 // describe says in every message which pod it is about.

@@ -34,7 +34,11 @@ func main() {
 	env := entrypoint.Env{Log: journal.NewLogger("stage1", os.Getenv("JOURNAL_STREAM"), debug), Environ: os.Environ(), Signals: signals,
 		Reserved: reserved}
 	var err error
-	switch name := filepath.Base(os.Args[0]); name {
+	name := filepath.Base(os.Args[0])
+	if len(os.Args) > 1 && os.Args[1] == "join" {
+		name = "join" // by a program that cannot choose the name
+	}
+	switch name {
 	case "run":
 		err = entrypoint.Run(ctx, env, os.Args[1:])
 	case "join":
