@@ -62,7 +62,8 @@ func snapshot(t *testing.T, h *host.Host) string {
 		echo cgroups; cd /sys/fs/cgroup; find machine.slice -mindepth 1 -type d | sort
 		echo netns; ls /run/netns 2>/dev/null
 		echo links; ip -br link | awk '{print $1}' | sort
-		echo firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI'
+		echo firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI'; nft list table inet rkt 2>/dev/null
+		echo addresses; find /var/lib/rkt/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null; find /run/rkt/net -type f ! -name '.*' 2>/dev/null
 		echo machines; machinectl list --no-legend | awk '{print $1}'
 		echo pods; find /var/lib/rkt/pods -mindepth 2 -maxdepth 2
 		echo failed; systemctl list-units --failed --plain --no-legend 'rkt*' | awk '{print $1}'; true`)
@@ -106,8 +107,7 @@ func TestBoot1ManyPods(t *testing.T) {
 	for i := range many {
 		name := fmt.Sprintf("p%d", i)
 		names = append(names, name)
-		// By name: found in the store, not read from a file again.
-		declare(t, h, name, []m{{"name": "app", "image": "example.com/busybox", "exec": []string{"/bin/sh", "-c", forever}}}, nil, nil)
+		networked(t, h, name, 20000+i)
 	}
 	h.Run(t, "systemctl", "daemon-reload")
 	var units []string
@@ -128,8 +128,16 @@ func TestBoot1ManyPods(t *testing.T) {
 	}
 	redisAnswers(t, h)
 	begin = time.Now()
+	if out := h.RunFor(t, patience, "bash", "-c", everyPort); out != "" {
+		t.Errorf("pods that do not answer on their port:\n%s", out)
+	}
+	t.Logf("all answered after %v", time.Since(begin).Round(time.Second))
+	begin = time.Now()
 	h.RunFor(t, patience, append([]string{"systemctl", "stop"}, units...)...)
 	t.Logf("stopped in %v", time.Since(begin).Round(time.Second))
+	if out, _, code := h.Try("curl", "-sS", "--max-time", "5", "http://127.0.0.1:20000/"); code == 0 {
+		t.Errorf("a pod that has stopped answers %q", out)
+	}
 	unchanged(t, h, before)
 }
 
@@ -193,8 +201,10 @@ func TestBoot1FewInotifyInstances(t *testing.T) {
 // The last of the first boot: what runs when the machine reboots.
 func TestBoot1Z(t *testing.T) {
 	h := host.Open(t)
-	h.RunFor(t, patience, "systemctl", "start", "rkt@redis", "rkt@p0", "rkt@p1")
+	nginx(t, h)
+	h.RunFor(t, patience, "systemctl", "start", "rkt@redis", "rkt@p0", "rkt@p1", "rkt@nginx")
 	redisAnswers(t, h)
+	nginxAnswers(t, h)
 	h.Write(t, "/root/before", 0o644, []byte(uuid(t, h, "redis")+"\n"+uuid(t, h, "p0")+"\n"+uuid(t, h, "p1")+"\n"))
 	if _, stderr, code := h.Try("rkt", "run", "--net=none", "--private-users", "--uuid-file-save=/root/ended", busybox, "--name=left", "--exec=/bin/sh", "--", "-c", "echo kept >/kept; exit 6"); code != 6 {
 		t.Errorf("a pod that ends with 6: status %d\n%s", code, stderr)
@@ -205,8 +215,9 @@ func TestBoot1Z(t *testing.T) {
 // comesBack asserts what a boot finds, whichever way the one before ended.
 func comesBack(t *testing.T) {
 	h := host.Open(t)
-	h.Eventually(t, 5*time.Minute, "systemctl", "is-active", "rkt@redis")
+	h.Eventually(t, 5*time.Minute, "systemctl", "is-active", "rkt@redis", "rkt@nginx")
 	redisAnswers(t, h)
+	nginxAnswers(t, h)
 	redis := uuid(t, h, "redis")
 	for _, old := range strings.Fields(h.Read(t, "/root/before")) {
 		if old == redis {
@@ -222,11 +233,13 @@ func comesBack(t *testing.T) {
 	for what, got := range map[string]string{
 		"pods":       h.Run(t, "bash", "-c", "find /var/lib/rkt/pods -mindepth 2 -maxdepth 2"),
 		"namespaces": h.Run(t, "bash", "-c", "ls /run/netns"),
-		"addresses":  h.Run(t, "bash", "-c", "find /var/lib/rkt/cni -type f ! -name lock ! -name 'last_reserved_ip*'"),
+		"addresses":  h.Run(t, "bash", "-c", "find /var/lib/rkt/cni -type f -name '*.*.*.*'"),
+		"records":    h.Run(t, "bash", "-c", "find /run/rkt/net -type f ! -name '.*'"),
 		"machines":   h.Run(t, "bash", "-c", "machinectl list --no-legend"),
 	} {
-		if n := strings.Count(got, "\n"); n != 1 {
-			t.Errorf("%d %s, want the one of redis:\n%s", n, what, got)
+		const want = 2
+		if n := strings.Count(got, "\n"); n != want {
+			t.Errorf("%d %s, want those of redis and nginx:\n%s", n, what, got)
 		}
 	}
 	h.RunFor(t, patience, "systemctl", "start", "rkt@p0", "rkt@p2")
@@ -254,10 +267,11 @@ func TestBoot2AfterReboot(t *testing.T) {
 func TestBoot3AfterPowerCut(t *testing.T) {
 	comesBack(t)
 	h := host.Open(t)
-	h.RunFor(t, patience, "systemctl", "stop", "rkt@redis", "rkt@p0", "rkt@p2")
+	h.RunFor(t, patience, "systemctl", "stop", "rkt@redis", "rkt@p0", "rkt@p2", "rkt@nginx")
+	h.Run(t, "ip", "link", "delete", "dual0") // bridges stay, as the plugin has it
 	h.Run(t, "rkt", "gc", "--grace-period=0")
 	s := snapshot(t, h)
-	if !strings.Contains(s, "cgroups\nnetns\nlinks\nlo\nfirewall\nmachines\npods\nfailed\n") {
+	if !strings.Contains(s, "cgroups\nnetns\nlinks\nlo\nfirewall\naddresses\nmachines\npods\nfailed\n") {
 		t.Errorf("what is left in the end:\n%s", s)
 	}
 }
