@@ -313,9 +313,9 @@ func (l *Locked) Remove(uuid string) error {
 	return nil
 }
 
-// place finds the pod's directory, which moves on through the phases of its
+// Place finds the pod's directory, which moves on through the phases of its
 // life; "" if there is none any more.
-func (r *Record) place() string { return findPod(filepath.Dir(filepath.Dir(r.Pod)), r.UUID) }
+func (r *Record) Place() string { return findPod(filepath.Dir(filepath.Dir(r.Pod)), r.UUID) }
 
 func findPod(pods, uuid string) string {
 	for _, phase := range []string{podfs.Embryo, podfs.Prepare, podfs.Prepared, podfs.Run, podfs.ExitedGarbage, podfs.Garbage} {
@@ -330,7 +330,7 @@ func findPod(pods, uuid string) string {
 
 // Alive says whether the pod runs: somebody holds the lock on its directory.
 func (r *Record) Alive() bool {
-	dir := r.place()
+	dir := r.Place()
 	if dir == "" {
 		return false
 	}
@@ -344,7 +344,7 @@ func (r *Record) Alive() bool {
 
 // Describe names the pod for people.
 func (r *Record) Describe() string {
-	dir := r.place()
+	dir := r.Place()
 	text := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || len(b) > 512 {

@@ -71,7 +71,7 @@ func (s *Sweep) orphans() ([]*Record, error) {
 }
 
 func (s *Sweep) orphan(r *Record) bool {
-	return filepath.Dir(filepath.Dir(r.Pod)) == s.Pods && r.place() == ""
+	return filepath.Dir(filepath.Dir(r.Pod)) == s.Pods && r.Place() == ""
 }
 
 // remove removes what an orphan has: first what its record is needed for.

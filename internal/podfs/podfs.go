@@ -69,7 +69,7 @@ const (
 	// NetworkState is locked while the pod's networks are being joined, and
 	// then holds the outcome.
 	NetworkState = "rkt/network"
-	Hosts            = "etc/rkt-hosts"
+	Hosts        = "etc/rkt-hosts"
 	// PeerHosts is where the pod sees its NetHosts, read-only.
 	PeerHosts = "rkt/hosts"
 )

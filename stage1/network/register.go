@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/rkt-systemd/rkt/internal/hostnat"
 	"github.com/rkt-systemd/rkt/internal/netreg"
 	"github.com/rkt-systemd/rkt/internal/podfs"
 	"github.com/rkt-systemd/rkt/internal/sys"
@@ -34,9 +35,10 @@ func claim(ctx context.Context, c Config, lists []Network, path string) error {
 	if err != nil {
 		return err
 	}
-	err = func() error {
+	var former []*netreg.Record
+	err = func() (err error) {
 		defer l.Unlock()
-		if err := portsFree(l, r); err != nil {
+		if former, err = portsFree(l, r); err != nil {
 			return err
 		}
 		if err := takePlace(l, path, r.UUID); err != nil {
@@ -48,18 +50,36 @@ func claim(ctx context.Context, c Config, lists []Network, path string) error {
 	if errors.As(err, &taken) {
 		taken.find(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return release(ctx, c, former)
+}
+
+// release tears down the networks of pods that have ended, and still have ports
+// that this pod takes: their rules would come first.
+func release(ctx context.Context, c Config, former []*netreg.Record) error {
+	for _, r := range former {
+		err := hostnat.Host().DelPod(ctx, r.UUID)
+		if dir := r.Place(); err == nil && dir != "" {
+			err = Teardown(ctx, dir, r.UUID, c.LocalConfig)
+		}
+		if err != nil {
+			return fmt.Errorf("taking ports from %s, which has ended: %w", r.Describe(), err)
+		}
+	}
+	return nil
 }
 
 // portsFree looks for another pod, and for a program of the host, that has one
-// of the ports.
-func portsFree(l *netreg.Locked, r *netreg.Record) error {
+// of the ports. Pods that have ended, and were not torn down yet, give theirs up.
+func portsFree(l *netreg.Locked, r *netreg.Record) (former []*netreg.Record, err error) {
 	if len(r.Ports) == 0 {
-		return nil
+		return nil, nil
 	}
 	all, err := l.All()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, p := range r.Ports {
 		for _, other := range all {
@@ -67,16 +87,20 @@ func portsFree(l *netreg.Locked, r *netreg.Record) error {
 				continue
 			}
 			for _, q := range other.Ports {
-				if overlap(p, q) && other.Alive() {
-					return fmt.Errorf("port %s is in use by %s", portName(p), other.Describe())
+				switch {
+				case !overlap(p, q) || slices.Contains(former, other):
+				case other.Alive():
+					return nil, fmt.Errorf("port %s is in use by %s", portName(p), other.Describe())
+				default:
+					former = append(former, other)
 				}
 			}
 		}
 		if taken := listening(p); taken != nil {
-			return taken
+			return nil, taken
 		}
 	}
-	return nil
+	return former, nil
 }
 
 func portName(p netreg.Port) string {

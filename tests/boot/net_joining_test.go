@@ -109,3 +109,24 @@ func TestJoiningIsKilled(t *testing.T) {
 	f.gc()
 	f.unchanged(before)
 }
+
+// TestPortOfAnEndedPod: a pod run by hand keeps its network until it is
+// collected; its ports are nevertheless free for the next one.
+func TestPortOfAnEndedPod(t *testing.T) {
+	f := open(t)
+	before := f.snapshot()
+	manifest := func(word, seconds string) string {
+		id := strings.TrimSpace(f.sh("rkt fetch --full " + busybox + " | tail -1"))
+		return `{"acVersion":"0.8.11","acKind":"PodManifest","apps":[{"name":"a","image":{"id":"` + id + `"},"app":{"exec":["/bin/sh","-c","echo ` + word + ` >/index.html; httpd -p 80 -h /; sleep ` +
+			seconds + `"],"user":"0","group":"0","ports":[{"name":"http","port":80,"protocol":"tcp"}]}}],"ports":[{"name":"http","hostPort":18090}]}`
+	}
+	f.Write(t, "/root/pod.json", 0o644, []byte(manifest("first", "0")))
+	f.rkt("run", "--pod-manifest=/root/pod.json")
+	f.Write(t, "/root/pod.json", 0o644, []byte(manifest("second", "1000")))
+	uuid := f.background("--pod-manifest=/root/pod.json")
+	f.sh(`timeout 20 sh -c 'until curl -s --max-time 3 http://127.0.0.1:18090/ | grep -x second; do sleep 0.1; done'`)
+	f.rkt("stop", uuid)
+	f.sh("rm /root/pod.json")
+	f.gc()
+	f.unchanged(before)
+}
