@@ -119,7 +119,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("@bindir@/rkt", bin, "@statedir@", "/var/lib/rkt").Replace(string(template))
-	for _, c := range []string{"minimal", "full", "broken", "dropins", "template-instances", "injection"} {
+	for _, c := range []string{"minimal", "full", "broken", "dropins", "template-instances", "injection", "sockets"} {
 		t.Run(c, func(t *testing.T) {
 			out := t.TempDir()
 			var log []string
@@ -130,7 +130,7 @@ func TestVerify(t *testing.T) {
 			}
 			units := map[string]bool{}
 			for name := range snapshot(t, out) {
-				if top, _, _ := strings.Cut(name, "/"); strings.HasPrefix(top, "rkt@") && top != "rkt@.service" {
+				if top, _, _ := strings.Cut(name, "/"); strings.HasPrefix(top, "rkt") && top != "rkt@.service" {
 					units[strings.TrimSuffix(top, ".d")] = true
 				}
 			}

@@ -10,7 +10,7 @@ import (
 
 var (
 	appKeys = []string{"name", "image", "app", "readOnlyRootFS", "mounts", "annotations", "systemd",
-		"exec", "args", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "isolators",
+		"exec", "args", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "isolators", "ports",
 		"stdin", "stdout", "stderr"}
 	imageKeys   = []string{"name", "id", "labels"}
 	mountKeys   = []string{"volume", "path", "appVolume"}
@@ -87,6 +87,8 @@ func (p *parser) app(v *jsonpos.Value, path string) App {
 			o.Environment = p.nameValues(m.Value, at, checkEnvName)
 		case "isolators":
 			o.Isolators = p.isolators(m.Value, at)
+		case "ports":
+			o.Ports = p.appPorts(m.Value, at)
 		case "stdin":
 			app.Stdio.In = p.stream(m.Value, at, m.Key)
 		case "stdout":

@@ -16,7 +16,7 @@ func unescape(s string) string {
 
 var systemdKeys = []string{"unit", "service", "install", "socket", "timer", "path"}
 
-// systemd reads the directives for the host's unit.
+// systemd reads the directives for the host's units.
 func (p *parser) systemd(v *jsonpos.Value) {
 	if !p.object(v, "systemd") {
 		return
@@ -30,7 +30,9 @@ func (p *parser) systemd(v *jsonpos.Value) {
 			p.pod.Service = p.directives(m.Value, at, m.Key)
 		case "install":
 			p.pod.Install = p.directives(m.Value, at, m.Key)
-		case "socket", "timer", "path":
+		case "socket":
+			p.socket(m.Value, at)
+		case "timer", "path":
 			p.errorf(m.Value, at, "is not supported by this version; write a ", m.Key, " unit of your own for ", p.pod.UnitName())
 		default:
 			p.unknown(m, "systemd", systemdKeys)
@@ -53,7 +55,7 @@ func (p *parser) directives(v *jsonpos.Value, path, section string) []Directive 
 			p.report(Error, m.Pos, at, m.Key+"= cannot be set: "+reason, "")
 			continue
 		}
-		known := map[string]string{"unit": knownUnit, "service": knownService, "install": knownInstall}[section]
+		known := map[string]string{"unit": knownUnit, "service": knownService, "install": knownInstall, "socket": knownSocket}[section]
 		if !strings.Contains(known, " "+m.Key+" ") && !strings.HasPrefix(m.Key, "X-") {
 			p.report(Warning, m.Pos, at, "systemd may not know the directive "+m.Key+"=", nearest(m.Key, strings.Fields(known)))
 		}
@@ -86,7 +88,7 @@ func (p *parser) directiveValue(d *Directive, section string, v *jsonpos.Value, 
 		p.errorf(v, path, "an empty value would drop rkt's own ", d.Key, "= lines")
 		return
 	}
-	if section == "install" && !p.installValue(d.Key, v, path, s) {
+	if section == "install" && !p.installValue(d.Key, v, path, s) || section == "socket" && !p.socketValue(d.Key, v, path, s) {
 		return
 	}
 	d.Values = append(d.Values, s)
@@ -167,6 +169,8 @@ func refused(section, key string) string {
 		}
 	case "service":
 		return refusedService(key)
+	case "socket":
+		return refusedSocket(key)
 	}
 	return ""
 }

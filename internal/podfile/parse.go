@@ -11,7 +11,7 @@ var (
 	podKeys = []string{"acVersion", "acKind", "apps", "volumes", "isolators", "annotations", "ports",
 		"userAnnotations", "userLabels", "systemd", "rkt"}
 	volumeKeys = []string{"name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "owner"}
-	portKeys   = []string{"name", "hostPort", "hostIP", "podPort"}
+	portKeys   = []string{"name", "hostPort", "hostIP", "podPort", "activate", "idleTime"}
 )
 
 // Parse checks a pod file and its drop-ins. files[0] is the pod file, the
@@ -136,6 +136,9 @@ func (p *parser) document(root *jsonpos.Value) {
 		default:
 			p.unknown(m, "", podKeys)
 		}
+	}
+	if v := root.Member("ports"); v != nil {
+		p.checkActivated(v)
 	}
 	if len(pod.Apps) == 0 && !Failed(p.problems) {
 		p.errorf(root, "apps", "pod must contain at least one app")
@@ -334,9 +337,16 @@ func (p *parser) port(v *jsonpos.Value, path string) (Port, bool) {
 			if p.object(m.Value, at) {
 				port.PodPort = m.Value.AppendJSON(nil)
 			}
+		case "activate":
+			port.Activate, _ = p.boolean(m.Value, at)
+		case "idleTime":
+			port.IdleTime = p.idleTime(m.Value, at)
 		default:
 			p.unknown(m, path, portKeys)
 		}
+	}
+	if !Failed(p.problems[before:]) {
+		p.activated(v, path, &port)
 	}
 	if Failed(p.problems[before:]) {
 		return port, false

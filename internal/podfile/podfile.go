@@ -20,6 +20,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 	"github.com/rkt-systemd/rkt/internal/stdio"
+	"github.com/rkt-systemd/rkt/internal/unitfile"
 )
 
 // Raw is a piece of JSON handed on as it is. It is a json.Marshaler and
@@ -63,11 +64,13 @@ type Pod struct {
 	UserAnnotations map[string]string
 	UserLabels      map[string]string
 
-	// Unit, Service and Install are the "systemd" section: directives for the
-	// host's unit, in the order of the file.
+	// Unit, Service, Install and Socket are the "systemd" section: directives for the
+	// host's units, in the order of the file.
 	Unit    []Directive
 	Service []Directive
 	Install []Directive
+	// Socket are the directives of rkt@NAME.socket; empty when there is none.
+	Socket []Directive
 
 	Rkt Options
 }
@@ -121,6 +124,18 @@ type Override struct {
 	WorkingDirectory  string
 	Environment       []NameValue
 	Isolators         Raw
+	// Ports are laid over the image's by name.
+	Ports []AppPort
+}
+
+// AppPort is a port of an app. What is zero or nil is as the image has it, or
+// the default.
+type AppPort struct {
+	Name            string
+	Port            uint16
+	Protocol        string // "", "tcp", "udp" or "sctp"
+	Count           uint16
+	SocketActivated *bool
 }
 
 // Mount puts a volume at a path of the app.
@@ -155,6 +170,10 @@ type Port struct {
 	HostPort uint16
 	// PodPort is appc's direct mapping, as raw JSON; nil when absent.
 	PodPort Raw
+	// Activate has a proxy answer, which starts the pod with the first
+	// connection and, with an IdleTime (a time span of systemd), ends after it.
+	Activate bool
+	IdleTime string
 }
 
 // NameValue is an entry of appc's annotation, label and environment lists.
@@ -222,6 +241,14 @@ func (p *Pod) MachineName() string {
 
 // UnitName is the name of the pod's unit on the host.
 func (p *Pod) UnitName() string { return UnitName(p.Name) }
+
+// SocketName is the name of the pod's socket unit.
+func (p *Pod) SocketName() string { return "rkt@" + p.Name + ".socket" }
+
+// ProxyUnit is the name, without its type, of the units that answer at a port
+// of a pod. A "-" in the pod's name is escaped as systemd does it, so that no
+// two pods can have units of one name.
+func ProxyUnit(pod, port string) string { return "rkt-proxy-" + unitfile.Escape(pod) + "-" + port }
 
 // UnitName is the name of the unit of the pod called name.
 func UnitName(name string) string { return "rkt@" + name + ".service" }

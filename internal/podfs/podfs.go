@@ -108,4 +108,6 @@ type Network struct {
 	Args       string `json:"args"`
 	Mask       string `json:"mask"`
 	IP6        string `json:"ip6,omitempty"`
+	// Forwards is set for the network to which the pod's ports are forwarded.
+	Forwards bool `json:"forwards,omitempty"`
 }

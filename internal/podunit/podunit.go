@@ -1,6 +1,6 @@
 // Package podunit says which files systemd needs for a declared pod: a drop-in
-// for its instance of rkt@.service and the links its "install" section asks
-// for, or, for a broken file, a unit that fails and tells why. It is pure:
+// for its instance of rkt@.service, the links its "install" section asks for,
+// and the sockets that start it, or, for a broken file, a unit that fails and tells why. It is pure:
 // the generator writes the result, `rkt pod show` prints it.
 //
 // The generator and stage0 import it; it imports podfile and unitfile.
@@ -29,8 +29,15 @@ const generator = "rkt-generator"
 type Options struct {
 	// UnitDir is where rkt@.service is.
 	UnitDir string
-	// Rkt is the rkt program, for units of broken files.
+	// Rkt is the rkt program, for units that run it.
 	Rkt string
+}
+
+func (o Options) rkt() string {
+	if o.Rkt == "" {
+		return DefaultRkt
+	}
+	return o.Rkt
 }
 
 // File is a file to write, its path relative to the output directory.
@@ -65,7 +72,27 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 	if sources := hostSources(p); len(sources) > 0 {
 		u.Words("Unit", "RequiresMountsFor", sources...)
 	}
+	waiting, err := sockets(p, opts)
+	if err != nil {
+		return out, err
+	}
+	idle := false
+	for i := range p.Ports {
+		if p.Ports[i].IdleTime != "" {
+			// A pod that was started by hand ends like one that a connection
+			// started: with its proxies, after their idle time.
+			u.Set("Unit", "Wants", podfile.ProxyUnit(p.Name, p.Ports[i].Name)+".service")
+			idle = true
+		}
+	}
+	if idle {
+		u.Add("Unit", "StopWhenUnneeded", "yes")
+	}
 	addDirectives(u, "Unit", p.Unit)
+	if len(p.Socket) > 0 {
+		// a pod that is started by hand has its sockets, too
+		u.Set("Service", "Sockets", p.SocketName())
+	}
 	addDirectives(u, "Service", limits(p.Isolators))
 	addDirectives(u, "Service", devices(p))
 	addDirectives(u, "Service", p.Service)
@@ -73,8 +100,8 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Files = append(out.Files, File{p.UnitName() + ".d/" + DropIn, data})
-	out.Links = links(p, opts)
+	out.Files = append([]File{{p.UnitName() + ".d/" + DropIn, data}}, waiting.Files...)
+	out.Links = append(links(p, opts), waiting.Links...)
 	return out, nil
 }
 
@@ -175,10 +202,6 @@ func Broken(p *podfile.Pod, problems []podfile.Problem, opts Options) (Output, e
 	if strings.HasSuffix(p.Name, "@") {
 		return out, nil
 	}
-	rkt := opts.Rkt
-	if rkt == "" {
-		rkt = DefaultRkt
-	}
 	const maxLines = 20
 	comment := []string{"The pod file has errors; correct it, then run systemctl daemon-reload."}
 	first := ""
@@ -202,7 +225,7 @@ func Broken(p *podfile.Pod, problems []podfile.Problem, opts Options) (Output, e
 	u.Set("Unit", "Description", oneLine("Pod "+p.Name+" (cannot start: "+first+")"))
 	u.Add("Unit", "Documentation", "man:rkt.pod(5)")
 	u.Add("Service", "Type", "oneshot")
-	u.Command("Service", "ExecStart", rkt, "pod", "check", "--fail", p.Name)
+	u.Command("Service", "ExecStart", opts.rkt(), "pod", "check", "--fail", p.Name)
 	u.Add("Service", "SyslogIdentifier", "rkt")
 	u.Set("Service", "LogExtraFields", "RKT_POD_NAME="+p.Name)
 	data, err := u.Bytes()

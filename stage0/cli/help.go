@@ -39,9 +39,13 @@ func printHelp(w io.Writer, c *cobra.Command) {
 	printFlags(w, "GLOBAL OPTIONS", c.InheritedFlags())
 }
 
+// inner marks commands that units run: they have a manual page, and are not
+// among the commands that people are shown.
+const inner = "inner"
+
 func listCommands(w io.Writer, c *cobra.Command, prefix string) {
 	for _, s := range c.Commands() {
-		if !s.IsAvailableCommand() && s.Name() != "help" {
+		if !s.IsAvailableCommand() && s.Name() != "help" || s.Annotations[inner] != "" {
 			continue
 		}
 		if s.HasAvailableSubCommands() {

@@ -32,7 +32,7 @@ func (a *app) podCmd() *cobra.Command {
 It is the unit rkt@NAME.service: systemctl daemon-reload, then systemctl start rkt@NAME.`,
 	}
 	a.group(cmd)
-	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd(), a.podReloadCmd())
+	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd(), a.podReloadCmd(), a.podProxyCmd())
 	return cmd
 }
 
@@ -467,8 +467,13 @@ func declaredSpec(p *podfile.Pod) (*prepare.PodSpec, error) {
 				return nil, fmt.Errorf("port %q: podPort: %w", po.Name, err)
 			}
 		}
-		s.Ports = append(s.Ports, ep)
+		if po.Activate {
+			s.Activated = append(s.Activated, ep)
+		} else {
+			s.Ports = append(s.Ports, ep)
+		}
 	}
+	s.HostNetwork = hostNetwork(p)
 	for _, n := range p.Annotations {
 		s.Annotations = append(s.Annotations, [2]string{n.Name, n.Value})
 	}
@@ -513,6 +518,9 @@ func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
 	}
 	if s.Isolators, err = prepare.ParseIsolators(ap.Override.Isolators); err != nil {
 		return nil, fmt.Errorf("isolators: %w", err)
+	}
+	for _, po := range ap.Override.Ports {
+		s.Ports = append(s.Ports, prepare.AppPort{Name: po.Name, Port: uint(po.Port), Count: uint(po.Count), Protocol: po.Protocol, SocketActivated: po.SocketActivated})
 	}
 	for _, e := range ap.Override.Environment {
 		s.Environment = append(s.Environment, [2]string{e.Name, e.Value})

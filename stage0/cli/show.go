@@ -30,6 +30,7 @@ type podJSON struct {
 	Machine         string            `json:"machine,omitempty"`
 	Unit            string            `json:"unit,omitempty"`
 	Networks        []podfs.Network   `json:"networks,omitempty"`
+	Ports           []portJSON        `json:"ports,omitempty"`
 	PrivateUsers    string            `json:"private_users,omitempty"`
 	AppNames        []string          `json:"app_names,omitempty"`
 	Apps            []appInfo         `json:"apps,omitempty"`
@@ -55,6 +56,7 @@ func newPodJSON(d *pod.Pod, m *schema.PodManifest) podJSON {
 		return p
 	}
 	p.UserAnnotations, p.UserLabels = m.UserAnnotations, m.UserLabels
+	p.Ports = portsOf(m, p.Networks)
 	for i := range m.Apps {
 		ra := &m.Apps[i]
 		name := ra.Name.String()
@@ -213,7 +215,7 @@ func row(w io.Writer, d *pod.Pod, m *schema.PodManifest, seen *seenManifests, fu
 	if t := d.Started(); !t.IsZero() {
 		started = when(t, full)
 	}
-	first := fmt.Sprintf("%s\t%s\t%s\t%s", d.State, created, started, networks(d))
+	first := fmt.Sprintf("%s\t%s\t%s\t%s", d.State, created, started, networks(d.Networks()))
 	if full {
 		first += "\t" + orDash(d.PrivateUsers())
 	}
@@ -238,14 +240,18 @@ func row(w io.Writer, d *pod.Pod, m *schema.PodManifest, seen *seenManifests, fu
 	}
 }
 
-func networks(d *pod.Pod) string {
+func networks(all []podfs.Network) string {
 	var out []string
-	for _, n := range d.Networks() {
-		s := n.NetName
+	for _, n := range all {
 		if n.IP != "" {
-			s += ":ip4=" + n.IP
+			out = append(out, n.NetName+":ip4="+n.IP)
 		}
-		out = append(out, s)
+		if n.IP6 != "" {
+			out = append(out, n.NetName+":ip6="+n.IP6)
+		}
+		if n.IP == "" && n.IP6 == "" {
+			out = append(out, n.NetName)
+		}
 	}
 	return strings.Join(out, ", ")
 }
@@ -395,7 +401,13 @@ func (a *app) printStatus(d *pod.Pod, format string) error {
 		fmt.Fprintf(w, "started=%s\n", t.Format(timeLayout))
 	}
 	if d.State == pod.Running || d.State == pod.Exited {
-		fmt.Fprintf(w, "networks=%s\n", networks(d))
+		nets := d.Networks()
+		fmt.Fprintf(w, "networks=%s\n", networks(nets))
+		if m != nil {
+			for _, p := range portsOf(m, nets) {
+				fmt.Fprintf(w, "port=%s\n", p)
+			}
+		}
 	}
 	if r := d.PrivateUsers(); r != "" {
 		fmt.Fprintf(w, "private-users=%s\n", r)

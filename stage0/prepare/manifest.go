@@ -38,6 +38,8 @@ type AppSpec struct {
 	// Isolators replace those of the image with the same name or, of the kinds
 	// that exclude each other, of the same kind.
 	Isolators types.Isolators
+	// Ports are laid over the image's by name.
+	Ports []AppPort
 
 	ReadOnlyRootFS              bool
 	Mounts                      []schema.Mount
@@ -50,6 +52,10 @@ type PodSpec struct {
 	Apps    []AppSpec
 	Volumes []types.Volume
 	Ports   []types.ExposedPort
+	// Activated are ports that a proxy answers; HostNetwork has it live in the
+	// same network as the pod.
+	Activated   []types.ExposedPort
+	HostNetwork bool
 	// Inherited is set where neither image nor flags set a variable,
 	// Environment over the image.
 	Inherited, Environment [][2]string
@@ -94,6 +100,9 @@ func (p *PodSpec) Manifest(images []image.Image) ([]byte, []App, error) {
 		return nil, nil, err
 	}
 	m.Annotations = annotations
+	if err := p.annotateActivated(m); err != nil {
+		return nil, nil, err
+	}
 	if err := allText(m); err != nil {
 		return nil, nil, err
 	}
@@ -263,6 +272,13 @@ func (p *PodSpec) section(a *AppSpec, m *schema.ImageManifest) (*types.App, erro
 		s.Environment.Set(kv[0], kv[1])
 	}
 	s.Isolators = merge(s.Isolators, a.Isolators)
+	if len(a.Ports) > 0 {
+		ports, err := layPorts(s.Ports, a.Ports)
+		if err != nil {
+			return nil, err
+		}
+		s.Ports = ports
+	}
 	for _, kv := range a.UserAnnotations {
 		if s.UserAnnotations == nil {
 			s.UserAnnotations = types.UserAnnotations{}

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -404,32 +405,21 @@ func forwardedPorts(in plan.Input) ([]network.Port, error) {
 		if e.HostIP != nil {
 			p.HostIP = e.HostIP.String()
 		}
-		found := 0
-		if e.PodPort != nil {
-			p.PodPort, p.Protocol = int(e.PodPort.Port), e.PodPort.Protocol
-			found = 1
-		}
-		for i := range in.Pod.Apps {
-			app := in.Pod.Apps[i].App
-			if app == nil {
-				app = in.Images[in.Pod.Apps[i].Name.String()].App
-			}
-			if app == nil || e.PodPort != nil {
-				continue
-			}
-			for _, ap := range app.Ports {
-				if ap.Name == e.Name {
-					p.PodPort, p.Protocol = int(ap.Port), ap.Protocol
-					found++
+		pp := e.PodPort
+		if pp == nil {
+			found, err := appc.PodPort(in.Pod, e.Name, func(ra *schema.RuntimeApp) *types.App {
+				if ra.App != nil {
+					return ra.App
 				}
+				return in.Images[ra.Name.String()].App
+			})
+			if err != nil {
+				return nil, err
 			}
+			pp = &found
 		}
-		switch {
-		case found == 0:
-			return nil, fmt.Errorf("port name %q could not be found in any apps", e.Name)
-		case found > 1:
-			return nil, fmt.Errorf("port name %q defined multiple apps", e.Name)
-		case p.HostPort <= 0 || p.HostPort > 65535:
+		p.PodPort, p.Protocol = int(pp.Port), pp.Protocol
+		if p.HostPort <= 0 || p.HostPort > 65535 {
 			return nil, fmt.Errorf("port %q: %d is not a valid host port", e.Name, p.HostPort)
 		}
 		// what comes to a socket that was passed needs no forwarding

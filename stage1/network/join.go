@@ -261,7 +261,7 @@ func checkResult(r *current.Result) error {
 }
 
 func info(n *Network, a attachment, file string, r *current.Result) podfs.Network {
-	in := podfs.Network{NetName: n.List.Name, NetConf: podfs.NetDir + "/" + file, IfName: a.IfName, Args: a.Args}
+	in := podfs.Network{NetName: n.List.Name, NetConf: podfs.NetDir + "/" + file, IfName: a.IfName, Args: a.Args, Forwards: len(a.Ports) > 0}
 	if len(n.List.Plugins) > 0 {
 		in.PluginPath = n.List.Plugins[0].Network.Type
 	}

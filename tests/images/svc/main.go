@@ -2,6 +2,8 @@
 // one after the other. It needs nothing of the image that it runs in.
 //
 //	serve           answers every connection to the sockets it was passed with a line, for ever
+//	listen=ADDR     answers every connection to HOST:PORT or INTERFACE:PORT (its first IPv4 address) with a line, for ever
+//	wait=DURATION   waits
 //	notify=AFTER    says READY=1 after a duration
 //	watchdog=N      sends N keep-alives in time, then no more
 //	reload          says "reloaded" at every SIGHUP, for ever
@@ -33,6 +35,12 @@ func do(verb, value string) error {
 	switch verb {
 	case "serve":
 		return serve()
+	case "listen":
+		return listen(value)
+	case "wait":
+		d, err := time.ParseDuration(value)
+		time.Sleep(d)
+		return err
 	case "notify":
 		d, err := time.ParseDuration(value)
 		if err != nil {
@@ -58,6 +66,31 @@ func do(verb, value string) error {
 	default:
 		return fmt.Errorf("unknown %q", verb)
 	}
+	return nil
+}
+
+func listen(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if i, err := net.InterfaceByName(host); err == nil {
+		addrs, err := i.Addrs()
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+				addr = net.JoinHostPort(n.IP.String(), port)
+				break
+			}
+		}
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	accept(l, 0)
 	return nil
 }
 
