@@ -399,7 +399,7 @@ func find(program, pkg string) (string, error) {
 
 // forwardedPorts matches the pod's ports with those its apps declare.
 func forwardedPorts(in plan.Input) ([]network.Port, error) {
-	var out []network.Port
+	var all, out []network.Port
 	for _, e := range in.Pod.Ports {
 		p := network.Port{HostPort: int(e.HostPort), HostIP: ""}
 		if e.HostIP != nil {
@@ -422,6 +422,12 @@ func forwardedPorts(in plan.Input) ([]network.Port, error) {
 		if p.HostPort <= 0 || p.HostPort > 65535 {
 			return nil, fmt.Errorf("port %q: %d is not a valid host port", e.Name, p.HostPort)
 		}
+		for _, q := range all {
+			if p.Overlaps(q) {
+				return nil, fmt.Errorf("port %s already mapped to pod port %d", p, q.PodPort)
+			}
+		}
+		all = append(all, p)
 		// what comes to a socket that was passed needs no forwarding
 		if !slices.ContainsFunc(in.Facts.Listeners, func(l plan.Listener) bool { return l.Protocol == p.Protocol && l.Port == p.HostPort }) {
 			out = append(out, p)

@@ -64,6 +64,21 @@ type Port struct {
 	Protocol string
 }
 
+func (p Port) registered() netreg.Port {
+	return netreg.Port{Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort, PodPort: p.PodPort}
+}
+
+// Overlaps says whether two ports would be forwarded from the same one.
+func (p Port) Overlaps(q Port) bool { return overlap(p.registered(), q.registered()) }
+
+func (p Port) String() string {
+	ip := p.HostIP
+	if ip == "" {
+		ip = "0.0.0.0"
+	}
+	return fmt.Sprintf("%s-%s:%d", p.Protocol, ip, p.HostPort)
+}
+
 // attachment is what DEL needs, saved before ADD.
 type attachment struct {
 	Conf   json.RawMessage `json:"conf"`

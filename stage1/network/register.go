@@ -21,7 +21,7 @@ import (
 func claim(ctx context.Context, c Config, lists []Network, path string) error {
 	r := &netreg.Record{UUID: c.UUID, Pod: c.PodDir, Machine: c.machine(), Names: c.names(), Netns: path, Hosts: c.Hosts != nil}
 	for _, p := range c.Ports {
-		r.Ports = append(r.Ports, netreg.Port{Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort, PodPort: p.PodPort})
+		r.Ports = append(r.Ports, p.registered())
 	}
 	for i := range lists {
 		r.Networks = append(r.Networks, netreg.Network{Name: lists[i].List.Name})

@@ -257,6 +257,13 @@ case_gc_plugin() { # the stage1's gc dies, rkt gc lives and says so
   [[ -n $(uuid_in exited-garbage) ]] || fail "the pod is gone, its network was not released"
   next gc
 }
+case_gc_orphan() { # the directory of a dead pod is removed by hand
+  started
+  dead_pod
+  rm -rf "$DATA/pods/run/$(uuid_in run)"
+  killed "$1" gc
+  next gc
+}
 case_gc_prepared() { started; must rkt prepare $IMG; killed "$1" rkt gc --grace-period=0 --expire-prepared=0; next gc; }
 case_gc_store() {
   must rkt fetch $IMG
@@ -376,7 +383,9 @@ snapshot() {
   section netns; ls /run/netns 2>/dev/null
   section links; ip -br link | awk '$1 != "cni0" && $1 !~ /^rkt/ {print $1}' | sort
   section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
-  section addresses; find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
+  section nft; nft list table inet rkt 2>/dev/null
+  section register; ls -A /run/rkt/net 2>/dev/null | grep -v '^\.lock'
+  section addresses; find /var/lib/cni $DATA/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
   section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; find /run/systemd/machines -type f 2>/dev/null | sort
   section pods; find $DATA/pods -mindepth 2 -maxdepth 2 | sort
   section partial; find $DATA/tmp $DATA/cas/tmp -mindepth 1 2>/dev/null | sort; find $DATA/cas /etc/rkt -name '.*' -type f -not -path "$DATA/cas/tree/*/rootfs/*" | sort

@@ -62,12 +62,20 @@ var cases = map[string][]string{
 	"nat/deleted":            {"gc_plugin"},
 	"nat/recorded":           {"unit_join", "run_join"},
 	"network/added":          {"unit_join", "run_join"},
+	"network/claimed":        {"unit_net", "run_net"},
 	"network/deleted":        {"gc_plugin"},
-	"network/netns-made":     {"unit_net", "run_net"},
-	"network/netns-recorded": {"unit_net", "run_net"},
+	"network/joined":         {"unit_join", "run_join"},
 	"network/joining":        {"unit_net", "run_net"},
+	"network/netns-made":     {"unit_net", "run_net"},
+	"network/netns-noted":    {"unit_net", "run_net"},
+	"network/netns-recorded": {"unit_net", "run_net"},
+	"network/netns-removed":  {"gc_plugin"},
+	"network/orphan-netns":   {"gc_orphan"},
+	"network/orphan-rules":   {"gc_orphan"},
 	"network/outcome":        {"unit_join", "run_join"},
+	"network/published":      {"unit_join", "run_join"},
 	"network/recorded":       {"unit_join", "run_join"},
+	"network/unregistered":   {"gc_plugin"},
 	"oci/unpack":             {"fetch_archive", "image_import"},
 	"pod/embryo":             {"unit", "prepare"},
 	"pod/locked":             {"unit", "prepare"},
@@ -201,7 +209,7 @@ func references(t *testing.T, h *host.Host) {
 }
 
 // killers are the commands that make no sense without being killed.
-var killers = []string{"unit", "unit_copy", "unit_net", "unit_stop", "gc_plugin", "gc_store"}
+var killers = []string{"unit", "unit_copy", "unit_net", "unit_stop", "gc_plugin", "gc_orphan", "gc_store"}
 
 // all are the commands of crash.sh.
 func all() []string {
