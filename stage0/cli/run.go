@@ -464,17 +464,19 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 		return errors.Join(err, h.Close())
 	}
 	failpoint.Hit("run/mounted")
-	if err := names.write(filepath.Join(h.Dir(), podfs.Stage1Rootfs), orElse(so.hostname, podfs.DefaultMachine(h.UUID))); err != nil {
+	ids, err := idrange.Of(h.Dir())
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
+	if err := prepare.AsRoot(ids, func() error {
+		return names.write(filepath.Join(h.Dir(), podfs.Stage1Rootfs), orElse(so.hostname, podfs.DefaultMachine(h.UUID)))
+	}); err != nil {
 		return errors.Join(err, h.Close())
 	}
 	run := abi.Run{Debug: a.debug, Net: splitNet(so.net), LocalConfig: a.localConfig, Hostname: so.hostname, Interactive: so.interactive,
 		DisableCaps: insecure.Has(image.InsecureCapabilities), DisablePaths: insecure.Has(image.InsecurePaths),
 		DisableSeccomp: insecure.Has(image.InsecureSeccomp), ResolvMode: names.resolvMode, HostsMode: names.hostsMode, IPC: so.ipc, Mutable: prepare.Mutable(m),
 		UUID: h.UUID}
-	ids, err := idrange.Of(h.Dir())
-	if err != nil {
-		return errors.Join(err, h.Close())
-	}
 	if ids.Count > 0 {
 		run.PrivateUsers = ids.String()
 	}

@@ -138,7 +138,7 @@ func (c *Change) mount(ctx context.Context, name string, img App, ids abi.IDRang
 		return err
 	}
 	app := filepath.Join(c.Live.Root(), podfs.Stage2Dir, name)
-	if err := asRoot(ids, func() error {
+	if err := AsRoot(ids, func() error {
 		return errors.Join(os.MkdirAll(filepath.Join(app, podfs.RootfsDir), 0o755), p.appManifest(c.Dir, c.Live.Root(), name))
 	}); err != nil {
 		return err
@@ -364,7 +364,7 @@ func (c *Change) touch(ids abi.IDRange, file string) error {
 		return err
 	}
 	defer root.Close()
-	return asRoot(ids, func() error { return root.WriteFile(filepath.Join(podfs.StatusDir, file), nil, 0o644) })
+	return AsRoot(ids, func() error { return root.WriteFile(filepath.Join(podfs.StatusDir, file), nil, 0o644) })
 }
 
 func (c *Change) manifest() (*schema.PodManifest, error) {

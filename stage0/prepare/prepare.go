@@ -208,14 +208,14 @@ func (p *Preparer) copyApp(ctx context.Context, dir string, a App, ids abi.IDRan
 		return err
 	}
 	target := filepath.Join(dir, podfs.AppRootfs(a.Name))
-	if err := asRoot(ids, func() error { return os.MkdirAll(filepath.Dir(target), 0o755) }); err != nil {
+	if err := AsRoot(ids, func() error { return os.MkdirAll(filepath.Dir(target), 0o755) }); err != nil {
 		return err
 	}
 	if err := tree.CopyShifted(ctx, t.Lowers(), target, ids.Shift, ids.Count); err != nil {
 		return fmt.Errorf("copying the image of app %q: %w", a.Name, err)
 	}
 	failpoint.Hit("prepare/copied")
-	return asRoot(ids, func() error { return p.appManifest(dir, filepath.Join(dir, podfs.Stage1Rootfs), a.Name) })
+	return AsRoot(ids, func() error { return p.appManifest(dir, filepath.Join(dir, podfs.Stage1Rootfs), a.Name) })
 }
 
 // appManifest puts the image's manifest beside the app's root, where the
@@ -277,7 +277,7 @@ func (p *Preparer) Mount(h *pod.Handle, m *schema.PodManifest) error {
 			return err
 		}
 		target := filepath.Join(dir, podfs.AppRootfs(app))
-		if err := asRoot(ids, func() error {
+		if err := AsRoot(ids, func() error {
 			return errors.Join(os.MkdirAll(target, 0o755), p.appManifest(dir, filepath.Join(dir, podfs.Stage1Rootfs), app))
 		}); err != nil {
 			return err

@@ -104,8 +104,8 @@ func (p *Preparer) mapCopies(dir string, ids abi.IDRange) error {
 	return tree.MountMapped(filepath.Join(dir, podfs.Stage1Rootfs), ns)
 }
 
-// asRoot calls f with what it makes belonging to the root of the pod.
-func asRoot(ids abi.IDRange, f func() error) error {
+// AsRoot calls f with what it makes belonging to the root of the pod.
+func AsRoot(ids abi.IDRange, f func() error) error {
 	if ids.Count == 0 {
 		return f()
 	}

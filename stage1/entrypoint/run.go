@@ -424,7 +424,7 @@ func forwardedPorts(in plan.Input) ([]network.Port, error) {
 		}
 		for _, q := range all {
 			if p.Overlaps(q) {
-				return nil, fmt.Errorf("port %s already mapped to pod port %d", p, q.PodPort)
+				return nil, fmt.Errorf("port %s already mapped to pod port %d", p.Name(), q.PodPort)
 			}
 		}
 		all = append(all, p)

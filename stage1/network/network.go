@@ -71,7 +71,8 @@ func (p Port) registered() netreg.Port {
 // Overlaps says whether two ports would be forwarded from the same one.
 func (p Port) Overlaps(q Port) bool { return overlap(p.registered(), q.registered()) }
 
-func (p Port) String() string {
+// Name is the port as messages have it.
+func (p Port) Name() string {
 	ip := p.HostIP
 	if ip == "" {
 		ip = "0.0.0.0"

@@ -81,7 +81,7 @@ func TestPortClashes(t *testing.T) {
 			systemd-run --quiet --unit=clash-udp --socket-property=ListenDatagram=18083 cat
 			systemd-run --quiet --unit=clash-sock --socket-property=ListenStream=18084 cat
 			for i in {1..100}; do [ "$(ss -Hltun | grep -c ':1808[1-4] ' || true)" = 4 ] && exit; sleep 0.05; done; ss -Hltun; exit 1`)
-		defer f.sh("systemctl stop clash-web clash-local clash-udp.socket clash-sock.socket 2>/dev/null; systemctl reset-failed 'clash-*' 2>/dev/null; true")
+		defer f.sh("systemctl stop clash-web clash-local clash-udp.socket clash-sock.socket 2>/dev/null || true; systemctl reset-failed 'clash-*' 2>/dev/null || true")
 		for ports, want := range map[string]string{
 			"http:18081": "port tcp 0.0.0.0:18081 is in use by process " + f.show("clash-web", "MainPID") + " (busybox) of clash-web.service",
 			"http:18082": "port tcp 0.0.0.0:18082 is in use by process " + f.show("clash-local", "MainPID") + " (busybox) of clash-local.service",
