@@ -22,6 +22,8 @@ type Sweep struct {
 	// LeaseDirs hold the addresses that host-local has given out. In the first are
 	// only those of rkt's networks.
 	LeaseDirs []string
+	// NAT has what is forwarded and masqueraded by nftables; nil for none.
+	NAT *hostnat.Store
 	// Log is told what was removed.
 	Log func(string)
 }
@@ -38,7 +40,7 @@ func (s *Sweep) Run(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("removing the network of pod %s, whose directory is gone: %w", r.UUID, err))
 		}
 	}
-	return errors.Join(append(errs, s.leases())...)
+	return errors.Join(append(errs, s.forwards(ctx), s.leases())...)
 }
 
 // orphans are the records of pods that are gone. Files that are no records go at
@@ -77,14 +79,16 @@ func (s *Sweep) orphan(r *Record) bool {
 // remove removes what an orphan has: first what its record is needed for.
 func (s *Sweep) remove(ctx context.Context, r *Record) error {
 	s.Log(fmt.Sprintf("removing the network of pod %s, whose directory is gone", r.UUID))
-	if err := hostnat.Host().DelPod(ctx, r.UUID); err != nil {
-		return err
-	}
 	for _, n := range r.Networks {
 		if err := RemoveRules(ctx, n.Name, r.UUID, true); err != nil {
 			return err
 		}
 		if err := RemoveIFB(n.Name, r.UUID); err != nil {
+			return err
+		}
+	}
+	if s.NAT != nil {
+		if err := s.NAT.DelPod(ctx, r.UUID); err != nil {
 			return err
 		}
 	}
@@ -119,6 +123,27 @@ func (s *Sweep) remove(ctx context.Context, r *Record) error {
 	return l.Leave(now)
 }
 
+// forwards removes what is forwarded to pods that nothing is known of.
+func (s *Sweep) forwards(ctx context.Context) error {
+	if s.NAT == nil {
+		return nil
+	}
+	ids, err := s.NAT.Pods()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if !s.unknown(id) {
+			continue
+		}
+		s.Log(fmt.Sprintf("removing the ports and masquerading of pod %s, whose directory is gone", id))
+		if err := s.NAT.DelPod(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // leases frees addresses of rkt's own networks that no pod has any more.
 func (s *Sweep) leases() error {
 	if len(s.LeaseDirs) == 0 {
@@ -143,7 +168,7 @@ func (s *Sweep) leases() error {
 	return nil
 }
 
-// unknown says whether a lease is that of a pod that nothing is known of.
+// unknown says whether something is that of a pod that nothing is known of.
 func (s *Sweep) unknown(id string) bool {
 	if !ValidUUID(id) {
 		return false

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/hostnat"
 	"github.com/rkt-systemd/rkt/internal/netreg"
 	"github.com/rkt-systemd/rkt/stage0/handoff"
 	"github.com/rkt-systemd/rkt/stage0/keystore"
@@ -128,7 +129,7 @@ func (a *app) sweepNetworks(ctx context.Context, pods *pod.Pods) error {
 	if err != nil {
 		return err
 	}
-	s := netreg.Sweep{Dir: netreg.Dir, Pods: dir, LeaseDirs: []string{netreg.LeaseDir, netreg.HostLocalDir}, Log: func(text string) { a.log.Warn(text) }}
+	s := netreg.Sweep{Dir: netreg.Dir, Pods: dir, LeaseDirs: []string{netreg.LeaseDir, netreg.HostLocalDir}, NAT: hostnat.Host(), Log: func(text string) { a.log.Warn(text) }}
 	return s.Run(ctx)
 }
 

@@ -98,7 +98,7 @@ func GC(ctx context.Context, env Env, args []string) error {
 		machine = strings.TrimSpace(string(b))
 	}
 	// Another pod may have a name that was chosen by now: then these are its own.
-	if machine != "" && filepath.Base(machine) == machine && (machine == podfs.DefaultMachine(g.UUID) || !exists("/run/systemd/machines/"+machine)) {
+	if machine != "" && filepath.Base(machine) == machine && (machine == podfs.DefaultMachine(g.UUID) || !exists("/run/systemd/machines/"+machine) || registered(machine, g.UUID)) {
 		for _, d := range []string{"unix-export", "propagate"} {
 			p := filepath.Join("/run/systemd/nspawn", d, machine)
 			if d == "unix-export" {
@@ -132,12 +132,17 @@ func scope(uuid string) string {
 		return ""
 	}
 	if b, err := os.ReadFile(podfs.MachineName); err == nil && strings.TrimSpace(string(b)) != podfs.DefaultMachine(uuid) {
-		record, err := os.ReadFile("/run/systemd/machines/" + filepath.Base(strings.TrimSpace(string(b))))
-		if err != nil || !strings.Contains(string(record), "\nID="+strings.ReplaceAll(uuid, "-", "")+"\n") {
+		if !registered(filepath.Base(strings.TrimSpace(string(b))), uuid) {
 			return ""
 		}
 	}
 	return filepath.Join("/sys/fs/cgroup", cg)
+}
+
+// registered says whether machined has the name for this pod.
+func registered(machine, uuid string) bool {
+	record, err := os.ReadFile("/run/systemd/machines/" + machine)
+	return err == nil && strings.Contains(string(record), "\nID="+strings.ReplaceAll(uuid, "-", "")+"\n")
 }
 
 // killScope kills what is left in the pod's scope, and waits until it has gone:

@@ -355,8 +355,13 @@ func (r *root) bindFile(b Bind) error {
 	if b.IfAbsent {
 		fd, err := unix.Openat2(r.fd, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 		if err == nil {
+			var st unix.Stat_t
+			err = unix.Fstat(fd, &st)
 			unix.Close(fd)
-			return nil
+			// an empty file is what was made to mount this on when the app was started before
+			if err != nil || st.Size > 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
+				return nil
+			}
 		}
 	}
 	if b.IfContent {

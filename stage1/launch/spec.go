@@ -90,7 +90,7 @@ type Bind struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
-	// IfAbsent leaves an existing target of the image alone.
+	// IfAbsent leaves an existing target of the image alone, unless it is an empty file.
 	IfAbsent bool `json:"ifAbsent,omitempty"`
 	// IfContent shows nothing when the source is empty.
 	IfContent bool `json:"ifContent,omitempty"`

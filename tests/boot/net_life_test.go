@@ -38,7 +38,7 @@ func life(t *testing.T) *fixture {
 	f.sh(clean + " || true")
 	t.Cleanup(func() { f.sh("rm -f /etc/rkt/net.d/recorder; " + clean + " || true") })
 	// what the first pod, and the first "ip netns add", leave for good
-	f.sh("ip netns add life; ip netns delete life; timeout 60 rkt run --net=default " + busybox + " --exec /bin/true >/dev/null 2>&1; rkt gc --grace-period=0s >/dev/null 2>&1")
+	f.sh("ip netns add life; ip netns delete life; timeout 60 rkt run --net=default " + busybox + " --exec /bin/true >/dev/null; rkt gc --grace-period=0s >/dev/null 2>&1")
 	return f
 }
 
@@ -264,6 +264,7 @@ func TestTeardown(t *testing.T) {
 		uuid := dead("default,mine")
 		f.sh("rm -rf /var/lib/rkt/pods/run/" + uuid)
 		contains(t, "gc", gc(), "removing the network of pod "+uuid+", whose directory is gone")
+		f.sh("rmdir /run/systemd/nspawn/propagate/rkt-" + uuid) // nspawn's own
 		f.unchanged(before)
 	})
 	t.Run("an address that nobody has", func(t *testing.T) {

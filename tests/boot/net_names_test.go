@@ -57,13 +57,19 @@ func TestPodsFindEachOther(t *testing.T) {
 		var have []string
 		for line := range strings.Lines(got) {
 			w := strings.Fields(line)
-			have = append(have, strings.Join(w[1:], " ")+"/"+map[bool]string{true: "6", false: "4"}[strings.Contains(w[0], ":")]+"/"+string(w[0][5]))
+			family, at := "4", len("10.77.")
+			if strings.Contains(w[0], ":") {
+				family, at = "6", len("fd77:")
+			}
+			have = append(have, strings.Join(w[1:], " ")+"/"+family+"/"+w[0][at:at+1])
 		}
 		equal(t, what, strings.Join(have, " "), strings.Join(want, " "))
 	}
+	// Not by the name itself: the static libc of this busybox cannot sort the
+	// addresses of one name.
 	reach := func(from, host string) {
 		t.Helper()
-		equal(t, from+" asks "+host, f.sh(fmt.Sprintf("for i in {1..100}; do rkt exec %s -- wget -q -T 5 -O - http://%s:8080/ 2>/dev/null && exit; sleep 0.05; done; rkt exec %[1]s -- cat /etc/hosts", from, host)), strings.TrimSuffix(host, ".example")+"\n")
+		equal(t, from+" asks "+host, f.sh(fmt.Sprintf("for i in {1..100}; do rkt exec %s -- sh -c 'wget -q -T 5 -O - http://$(awk \"/[^0-9]%s/ {print \\$1; exit}\" /etc/hosts):8080/' 2>/dev/null && exit; sleep 0.05; done; rkt exec %[1]s -- cat /etc/hosts", from, host)), strings.TrimSuffix(host, ".example")+"\n")
 	}
 
 	f.declare("na", serverPod("na", "one,two"))
@@ -87,13 +93,13 @@ func TestPodsFindEachOther(t *testing.T) {
 	reach("nc", "na")
 	equal(t, "over IPv6", f.Run(t, "rkt", "exec", "na", "--", "sh", "-c", `wget -q -O - "http://[$(awk '/^fd77:1/ {print $1; exit}' /etc/hosts)]:8080/"`), "nc\n")
 	equal(t, "its own name", f.Run(t, "rkt", "exec", "na", "--", "sh", "-c", "wget -q -O - http://na:8080/; grep -cw na /etc/hosts"), "na\n1\n")
-	equal(t, "writing", f.Run(t, "rkt", "exec", "--user=root", "na", "--", "sh", "-c", "(echo x >>/etc/hosts) 2>&1 | grep -c Read-only"), "1\n")
+	equal(t, "writing", f.Run(t, "rkt", "exec", "--user=root", "na", "--", "sh", "-c", "(echo x >>/etc/hosts) 2>&1 | grep -cE 'Read-only|denied'"), "1\n")
 
 	// later: an app that comes, one that is restarted, a pod that is mutable
 	uuid := f.sandbox("--net=one", "--hostname=box")
 	f.add(uuid, "late", forever(0))
 	f.app("start", uuid, "late")
-	names("na", f.peers("na"), "rkt-"+uuid+" box/4/1", "rkt-"+uuid+" box/6/1", "nc nc.example/4/1", "nc nc.example/6/1", "nb/4/2", "nb/6/2")
+	names("na", f.peers("na"), "nc nc.example/4/1", "nc nc.example/6/1", "rkt-"+uuid+" box/4/1", "rkt-"+uuid+" box/6/1", "nb/4/2", "nb/6/2")
 	names("an app that was added", f.peers(uuid, "--app=late"), "na/4/1", "na/6/1", "nc nc.example/4/1", "nc nc.example/6/1")
 	f.app("stop", uuid, "late")
 	f.app("start", uuid, "late")
@@ -128,7 +134,7 @@ func TestPodsFindEachOther(t *testing.T) {
 		if code != 0 || out != f.Read(t, "/etc/hosts") {
 			t.Errorf("the host's: status %d\n%s", code, all)
 		}
-		if out := f.script(t, "cat /etc/hosts; mount | grep -c rkt/hosts", nil); strings.Contains(out, " na\n") {
+		if out := f.script(t, "cat /etc/hosts; grep -c rkt/hosts /proc/self/mountinfo || true", nil); strings.Contains(out, " na\n") {
 			t.Errorf("--net=none:\n%s", out)
 		}
 	})

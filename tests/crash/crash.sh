@@ -384,7 +384,7 @@ snapshot() {
   section links; ip -br link | awk '$1 != "cni0" && $1 !~ /^rkt/ {print $1}' | sort
   section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
   section nft; nft list table inet rkt 2>/dev/null
-  section register; ls -A /run/rkt/net 2>/dev/null | grep -v '^\.lock'
+  section register; ls -A /run/rkt/net /run/rkt/nat 2>/dev/null | grep -v '^\.lock'
   section addresses; find /var/lib/cni $DATA/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
   section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; find /run/systemd/machines -type f 2>/dev/null | sort
   section pods; find $DATA/pods -mindepth 2 -maxdepth 2 | sort
