@@ -215,7 +215,7 @@ func Join(ctx context.Context, env Env) error {
 }
 
 func join(ctx context.Context, env Env, r joinRequest) error {
-	res, err := r.Namespace.Join(ctx)
+	res, err := r.Namespace.Join(network.WithTrace(ctx, env.Log.Debugf))
 	if err != nil {
 		return err
 	}

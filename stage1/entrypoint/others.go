@@ -92,7 +92,7 @@ func GC(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{killScope(g.UUID), network.Teardown(ctx, dir, g.UUID, g.LocalConfig, warning(env))}
+	errs := []error{killScope(g.UUID), network.Teardown(network.WithTrace(ctx, env.Log.Debugf), dir, g.UUID, g.LocalConfig, warning(env))}
 	machine := podfs.DefaultMachine(g.UUID)
 	if b, err := os.ReadFile(podfs.MachineName); err == nil {
 		machine = strings.TrimSpace(string(b))

@@ -76,6 +76,7 @@ func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, envi
 
 func (r *runner) once(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	command := lookup(environ, "CNI_COMMAND")
+	defer trace(ctx, path, command, stdin)()
 	if path == natType {
 		return r.nat.plugin(ctx, command, lookup(environ, "CNI_CONTAINERID"), lookup(environ, "CNI_IFNAME"), stdin)
 	}
