@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/interrupt"
@@ -88,6 +89,10 @@ func main() {
 // die ends this process by the signal that ended the command.
 func die(s syscall.Signal) {
 	signal.Reset(s)
+	// Go's runtime keeps its own handlers of SIGSEGV and the like, which would tell of
+	// this program's state.
+	var def [4]uintptr // struct sigaction: SIG_DFL, no flags, nothing masked
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&def)), 0, 8, 0, 0)
 	// the core, if any, is the command's
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 	if syscall.Kill(os.Getpid(), s) == nil && s != syscall.SIGCHLD {
