@@ -400,7 +400,7 @@ func (a *app) printStatus(d *pod.Pod, format string) error {
 	if t := d.Started(); !t.IsZero() {
 		fmt.Fprintf(w, "started=%s\n", t.Format(timeLayout))
 	}
-	if d.State == pod.Running || d.State == pod.Exited {
+	if d.State == pod.Running || d.State == pod.Exited || d.State == pod.ExitedGarbage {
 		nets := d.Networks()
 		fmt.Fprintf(w, "networks=%s\n", networks(nets))
 		if m != nil {

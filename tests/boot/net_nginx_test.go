@@ -55,7 +55,7 @@ func TestNginxIsReached(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
 	f.dualNetworks()
-	f.sh("ip link add rkt-test0 type dummy; ip link set rkt-test0 up; ip addr add 198.51.100.7/32 dev rkt-test0; ip addr add fd99::7/128 nodad dev rkt-test0")
+	f.sh("ip link add rkt-test0 type veth peer name rkt-test1; ip link set rkt-test1 up; ip link set rkt-test0 up; ip addr add 198.51.100.7/32 dev rkt-test0; ip addr add fd99::7/128 nodad dev rkt-test0")
 	t.Cleanup(func() { f.trySh("ip link delete rkt-test0") })
 	dual := m{"net": "rkt-dual"}
 	f.nginx("site", []string{"80", "[::]:80"}, nil, m{"ports": []string{"http:18100"}, "rkt": dual})
