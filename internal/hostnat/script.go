@@ -203,13 +203,15 @@ func Script(records ...Record) string {
 	rule("guard", `iifname @localnet ip daddr 127.0.0.0/8 drop`)
 	rule("guard", `iifname @localnet ip saddr 127.0.0.0/8 drop`)
 	rule("prerouting", `fib daddr type local jump ports`)
+	// The kernel delivers no answer from elsewhere to ::1, and has no setting for
+	// it like route_localnet: refused at once beats an answer that never comes.
+	rule("output", `ip6 daddr ::1 return`)
 	rule("output", `fib daddr type local jump ports`)
 	rule("ports", `dnat ip to ip daddr . meta l4proto . th dport map @one4`)
 	rule("ports", `dnat ip to meta l4proto . th dport map @all4`)
 	rule("ports", `dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6`)
 	rule("ports", `dnat ip6 to meta l4proto . th dport map @all6`)
 	rule("postrouting", `ct status dnat ip saddr 127.0.0.0/8 ip daddr . meta l4proto . th dport @forwarded4 masquerade`)
-	rule("postrouting", `ct status dnat ip6 saddr ::1 ip6 daddr . meta l4proto . th dport @forwarded6 masquerade`)
 	leaving, hairpin := subnets(records)
 	words := func(p netip.Prefix) (ip, v string) {
 		if p.Addr().Is4() {

@@ -70,12 +70,16 @@ func TestNginxIsReached(t *testing.T) {
 		for _, c := range []struct{ from, at string }{
 			{"", "127.0.0.1:18100"}, {"", "198.51.100.7:18100"}, {"", "10.66.1.1:18100"}, {"", address("-4") + ":80"},
 			{"other", "198.51.100.7:18100"}, {"other", "10.66.1.1:18100"}, {"other", address("-4") + ":80"}, {"site", "198.51.100.7:18100"}, {"site", "10.66.1.1:18100"},
-			{"", "[fd99::7]:18100"}, {"", "[fd66:1::1]:18100"}, {"", "[" + address("-6") + "]:80"}, {"", "[::1]:18100"},
+			{"", "[fd99::7]:18100"}, {"", "[fd66:1::1]:18100"}, {"", "[" + address("-6") + "]:80"}, {"", "localhost:18100"},
 			{"other", "[fd99::7]:18100"}, {"other", "[" + address("-6") + "]:80"}, {"site", "[fd99::7]:18100"},
 		} {
 			if out, _ := f.get(c.from, "http://"+c.at+"/"); out != page {
 				t.Errorf("%s: %q asks %s: %s", how, c.from, c.at, out)
 			}
+		}
+		// the kernel cannot do this; programs go on to 127.0.0.1
+		if out, code := f.get("", "http://[::1]:18100/"); code != 7 {
+			t.Errorf("%s: [::1] is asked: curl's status %d, %s", how, code, out)
 		}
 	}
 	f.stop("site")
