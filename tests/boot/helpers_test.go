@@ -244,7 +244,7 @@ section netns; ls /run/netns 2>/dev/null
 section links; ip -br link | awk '{print $1}' | sort
 section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
 section nft; nft list table inet rkt 2>/dev/null
-section register; ls -A /run/rkt/net /run/rkt/nat 2>/dev/null | grep -v '^\.lock'
+section register; find /run/rkt/net /run/rkt/nat -mindepth 1 ! -name '.lock*' 2>/dev/null | sort
 section addresses; find /var/lib/rkt/cni /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
 section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; ls /run/systemd/machines 2>/dev/null | grep -v '^unit:' | sort
 section pods; find /var/lib/rkt/pods -mindepth 2 -maxdepth 2 2>/dev/null | sort
