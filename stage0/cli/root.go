@@ -177,7 +177,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.trustHTTPS, "trust-keys-from-https", false, "accept signing keys that were discovered over https without asking")
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { printHelp(a.Stdout, c) })
 	root.AddCommand(a.fetchCmd(), a.runCmd(), a.prepareCmd(), a.runPreparedCmd(), a.listCmd(), a.statusCmd(), a.stopCmd(), a.rmCmd(),
-		a.gcCmd(), a.enterCmd(), a.execCmd(), a.exportCmd(), a.attachCmd(), a.appCmd(), a.catManifestCmd(), a.imageCmd(), a.trustCmd(), a.configCmd(), a.versionCmd(), a.podCmd(), a.logsCmd(),
+		a.gcCmd(), a.enterCmd(), a.execCmd(), a.exportCmd(), a.attachCmd(), a.appCmd(), a.catManifestCmd(), a.imageCmd(), a.trustCmd(), a.configCmd(), a.versionCmd(), a.podCmd(), a.networkCmd(), a.logsCmd(),
 		a.completionCmd(root), a.docgenCmd(root))
 	return root
 }

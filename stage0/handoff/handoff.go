@@ -5,8 +5,10 @@ package handoff
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -196,6 +198,42 @@ func GC(ctx context.Context, dir, tree string, m *schema.ImageManifest, g abi.GC
 // Stop runs the stop entrypoint out of the rendered tree.
 func Stop(ctx context.Context, dir, tree string, m *schema.ImageManifest, s abi.Stop) error {
 	return child(ctx, dir, tree, m, abi.AnnotationStop, s.Args())
+}
+
+// maxAnswer bounds what an entrypoint tells.
+const maxAnswer = 16 << 20
+
+// Network runs the network entrypoint out of a rendered tree, and decodes what it
+// tells. dir is the pod directory, where it is about a pod.
+func Network(ctx context.Context, dir, tree string, m *schema.ImageManifest, n abi.Network, into any) error {
+	prog, err := entrypoint(m, abi.AnnotationNetwork, tree)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, prog, n.Args()...)
+	cmd.Dir = dir
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("running the stage1 entrypoint %q: %w", filepath.Base(prog), err)
+	}
+	decodeErr := json.NewDecoder(io.LimitReader(out, maxAnswer)).Decode(into)
+	_, _ = io.Copy(io.Discard, out) // else it could not end
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == abi.ExitFailure {
+		return ErrReported
+	}
+	if err != nil {
+		return fmt.Errorf("running the stage1 entrypoint %q: %w", filepath.Base(prog), err)
+	}
+	if decodeErr != nil {
+		return fmt.Errorf("reading what the stage1 entrypoint %q tells: %w", filepath.Base(prog), decodeErr)
+	}
+	return nil
 }
 
 func child(ctx context.Context, dir, tree string, m *schema.ImageManifest, annotation string, args []string) error {

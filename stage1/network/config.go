@@ -34,6 +34,8 @@ type Network struct {
 	Args string
 	// Builtin tells that the list is rkt's own, which fits it to the host.
 	Builtin bool
+	// place is the whole path of the configuration, "" for a built-in one.
+	place string
 	// Notes are for the user, if the network is used.
 	Notes []string
 }
@@ -204,7 +206,7 @@ func loadDir(dir string, shared bool) ([]Network, error) {
 			out[i].Notes = append(out[i].Notes, fmt.Sprintf("%q network already defined, ignoring %s", list.Name, e.Name()))
 			continue
 		}
-		out = append(out, Network{File: file, List: list})
+		out = append(out, Network{File: file, place: file, List: list})
 	}
 	return out, nil
 }

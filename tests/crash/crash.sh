@@ -73,6 +73,10 @@ unit_works() {
 dead_pod() { # a pod that ended without a word, with a network
   RKT_FAILPOINT=stage1/exec rkt run --net=default "$IMG" --exec /bin/true >"$OUT" 2>&1 </dev/null
   [[ $? == 137 ]] || fail "making a dead pod"
+  # What joins its networks lives on for a moment.
+  local pod=$DATA/pods/run/$(uuid_in run)
+  for _ in {1..200}; do [[ ! -s $pod/net-info.json ]] || break; sleep 0.05; done
+  must flock -w 10 "$pod/net" true
 }
 
 uuid_in() { find $DATA/pods/"$1" -mindepth 1 -maxdepth 1 -printf '%f\n' | head -1; }

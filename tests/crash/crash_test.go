@@ -209,7 +209,7 @@ func references(t *testing.T, h *host.Host) {
 }
 
 // killers are the commands that make no sense without being killed.
-var killers = []string{"unit", "unit_copy", "unit_net", "unit_stop", "gc_plugin", "gc_orphan", "gc_store"}
+var killers = []string{"run_join", "unit_join", "unit", "unit_copy", "unit_net", "unit_stop", "gc_plugin", "gc_orphan", "gc_store"}
 
 // all are the commands of crash.sh.
 func all() []string {

@@ -66,6 +66,8 @@ func main() {
 		err = entrypoint.AppStop(ctx, env, os.Args[1:])
 	case "app-rm":
 		err = entrypoint.AppRm(ctx, env, os.Args[1:])
+	case "network":
+		err = entrypoint.Network(ctx, os.Args[1:])
 	case "stop":
 		err = entrypoint.Stop(os.Args[1:])
 	default:
