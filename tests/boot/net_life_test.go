@@ -18,6 +18,7 @@ env | grep '^CNI_' | sort >>/run/recorded
 echo "here=$(readlink /proc/self/ns/net) there=$(stat -Lc %i "$CNI_NETNS" 2>/dev/null) lock=${RKT_LOCK_FD-none}" >>/run/recorded
 [ -z "$(cat /run/recorder.fail 2>/dev/null)" ] || { echo '{"cniVersion":"1.0.0","code":101,"msg":"the recorder is out of tape","details":"buy some"}'; exit 1; }
 [ ! -e /run/recorder.daemon ] || { sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >/run/recorder.pid; }
+[ "$CNI_COMMAND" != ADD ] || [ ! -e /run/recorder.slow ] || sleep 1000
 [ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion":"1.0.0","interfaces":[{"name":"'$CNI_IFNAME'","sandbox":"'$CNI_NETNS'"}],"ips":[]}'
 `
 
@@ -302,4 +303,43 @@ func TestInsideTheNamespace(t *testing.T) {
 	f.Eventually(t, soon, "bash", "-c", `[ "$(rkt exec --app=late `+uuid+` -- cat /tmp/ns)" = "$(ip netns exec rkt-`+uuid+` readlink /proc/self/ns/net)" ]`)
 	f.sh("systemctl stop sandbox")
 	f.unchanged(before)
+}
+
+// A pod is killed while its networks are being joined: the tear-down ends that first.
+func TestTeardownEndsAJoin(t *testing.T) {
+	f := life(t)
+	f.network("40-mine.conflist", p2p("mine", 5))
+	f.network("50-rec.conflist", recorded("rec"))
+	f.sh("timeout 60 rkt run --net=mine " + busybox + " --exec /bin/true >/dev/null 2>&1; rkt gc --grace-period=0s >/dev/null 2>&1")
+	before := f.snapshot()
+	defer f.sh("rm -f /run/recorder.slow")
+	begun := func() {
+		t.Helper()
+		f.Eventually(t, soon, "grep", "-q", "CNI_COMMAND=ADD", "/run/recorded")
+	}
+	t.Run("by hand", func(t *testing.T) {
+		f.sh("touch /run/recorder.slow; rm -f /run/slow.uuid; setsid rkt run --net=mine,rec --uuid-file-save=/run/slow.uuid " + busybox + " --exec /bin/true </dev/null >/dev/null 2>&1 &")
+		begun()
+		f.sh(`dir=/var/lib/rkt/pods/run/$(cat /run/slow.uuid); for i in {1..200}; do [ -s $dir/ppid ] && break; sleep 0.05; done; kill -9 $(cat $dir/ppid)
+			for i in {1..200}; do rkt status --uuid-file=/run/slow.uuid | grep -q state=exited && break; sleep 0.05; done`)
+		begin := time.Now()
+		f.gc()
+		if d := time.Since(begin); d > 20*time.Second {
+			t.Errorf("gc took %v", d)
+		}
+		equal(t, "what joins", f.sh("pgrep -f '[r]kt-stage1|[s]leep 1000' || true; rm -f /run/slow.uuid"), "")
+		f.unchanged(before)
+	})
+	t.Run("a service", func(t *testing.T) {
+		f.sh("rm -f /run/recorded")
+		f.declare("slow", serverPod("slow", "mine,rec"))
+		f.systemctl("start", "--no-block", "rkt@slow")
+		begun()
+		f.sh("systemctl stop rkt@slow")
+		equal(t, "names and namespaces", f.sh("ls /run/netns; find /run/rkt/net -mindepth 1 ! -name '.lock*'"), "")
+		f.sh("rm -f /run/recorder.slow")
+		f.start("slow")
+		f.forget("slow")
+		f.unchanged(before)
+	})
 }

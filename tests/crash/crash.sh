@@ -74,7 +74,8 @@ dead_pod() { # a pod that ended without a word, with a network
   RKT_FAILPOINT=stage1/exec rkt run --net=default "$IMG" --exec /bin/true >"$OUT" 2>&1 </dev/null
   [[ $? == 137 ]] || fail "making a dead pod"
   # What joins its networks lives on for a moment.
-  local pod=$DATA/pods/run/$(uuid_in run)
+  local pod
+  pod=$DATA/pods/run/$(uuid_in run)
   for _ in {1..200}; do [[ ! -s $pod/net-info.json ]] || break; sleep 0.05; done
   must flock -w 10 "$pod/net" true
 }
@@ -388,7 +389,7 @@ snapshot() {
   section links; ip -br link | awk '$1 != "cni0" && $1 !~ /^rkt/ {print $1}' | sort
   section firewall; iptables-save 2>/dev/null | grep -E '^-A|^:CNI' | sort
   section nft; nft list table inet rkt 2>/dev/null
-  section register; ls -A /run/rkt/net /run/rkt/nat 2>/dev/null | grep -v '^\.lock'
+  section register; find /run/rkt/net /run/rkt/nat -mindepth 1 ! -name '.lock*' 2>/dev/null | sort
   section addresses; find /var/lib/cni $DATA/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
   section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; find /run/systemd/machines -type f 2>/dev/null | sort
   section pods; find $DATA/pods -mindepth 2 -maxdepth 2 | sort
