@@ -94,7 +94,9 @@ type Plan struct {
 	podFilter            string
 	// adopters are socket units for sockets that are passed to the pod.
 	adopters []string
-	logDir   string
+	// taken are the sockets among them that apps take.
+	taken  []Listener
+	logDir string
 	// Logs are streams to the journal that the host's side opens.
 	Logs []Log
 	// Args is the command line of systemd-nspawn, Env its environment.
@@ -173,6 +175,7 @@ func Make(in Input) (_ *Plan, err error) {
 	if err := p.logs(in); err != nil {
 		return nil, err
 	}
+	p.unclaimed(in)
 	if err := p.adopt(); err != nil {
 		return nil, err
 	}

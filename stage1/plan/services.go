@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -86,6 +87,7 @@ func (p *Plan) sockets(in Input, app *types.App, s *launch.Spec) error {
 		for _, l := range in.Facts.Listeners {
 			if l.Protocol == port.Protocol && l.Port == number {
 				u.Add("Socket", key, l.Address)
+				p.taken = append(p.taken, l)
 				found = true
 			}
 		}
@@ -107,6 +109,16 @@ func (p *Plan) sockets(in Input, app *types.App, s *launch.Spec) error {
 	p.file(path.Join(podfs.UnitDir, s.Name+".socket"), 0o644, b)
 	p.adopters = append(p.adopters, s.Name+".socket")
 	return nil
+}
+
+// unclaimed warns of sockets that were passed and that no app takes: whoever
+// connects to them waits in vain.
+func (p *Plan) unclaimed(in Input) {
+	for _, l := range in.Facts.Listeners {
+		if !slices.ContainsFunc(p.taken, func(t Listener) bool { return t.Protocol == l.Protocol && t.Address == l.Address }) {
+			p.warn("nobody takes the socket %s/%s that was passed to rkt: no app has a port with that number of the host and \"socketActivated\"", l.Address, l.Protocol)
+		}
+	}
 }
 
 // adopt has the socket units loaded when PID 1 begins. It hands out the sockets

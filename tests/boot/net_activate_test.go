@@ -62,7 +62,12 @@ func TestSocketSection(t *testing.T) {
 	contains(t, "answer to a datagram", f.sh("exec 3<>/dev/udp/127.0.0.1/18091; echo x >&3; timeout 10 head -1 <&3"), "of one")
 	// the app is in the pod's network, where there is no such socket; the sockets are of the host's
 	equal(t, "listening in the pod's network", f.sh(`nsenter -n -t $(machinectl show --value -p Leader act) ss -Hltn`), "")
-	equal(t, "links of the pod", strings.TrimSpace(f.sh("rkt exec act -- /svc exit=0 && nsenter -n -t $(machinectl show --value -p Leader act) ip -br link | awk '{print $1}'")), "lo")
+	networks := strings.Fields(f.sh(`leader=$(machinectl show --value -p Leader act)
+		app=$(head -1 "/sys/fs/cgroup$(systemctl show --value -p ControlGroup rkt@act)/payload/system.slice/one.service/cgroup.procs")
+		readlink /proc/1/ns/net /proc/$leader/ns/net /proc/$app/ns/net; nsenter -n -t $app ip -br link | awk '{print $1}'`))
+	if len(networks) != 4 || networks[0] == networks[1] || networks[1] != networks[2] || networks[3] != "lo" {
+		t.Errorf("networks of the host, the pod and the app, and its links: %q", networks)
+	}
 
 	first := f.uuid("act")
 	f.stop("act")
@@ -167,6 +172,10 @@ func TestIdleTime(t *testing.T) {
 		t.Errorf("three connections started the pods %v", seen)
 	}
 	equal(t, "outcomes", []string{f.show(units[0], "Result"), f.show(units[1], "Result")}, []string{"success", "success"})
+	// connections at all points of its end
+	asked := f.sh(`for i in $(seq 0 9); do timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/17001; cat <&3' || echo "no answer"; sleep "1.0$i"; done | sort | uniq -c | xargs`)
+	equal(t, "answers to connections while it ends", asked, "10 socket 0 of echo\n")
+	f.reaches("inactive inactive active", units...)
 	// started by hand it stays until it was of use
 	f.start("idle")
 	f.reaches("active active active", units...)

@@ -64,11 +64,7 @@ func TestAddressesAreShown(t *testing.T) {
 		equal(t, "ports "+when, f.statusLines(uuid, "port"), []string{"echo tcp *:18200 -> " + addrs["default inet"] + ":7000",
 			"talk udp 127.0.0.1:18201 -> " + addrs["default inet"] + ":7002", "act tcp *:18202 -> :7001 activated"})
 		for _, command := range []string{"rkt list --format=json | jq -c '.[] | select(.name == \"" + uuid + "\")'", "rkt status --format=json " + uuid} {
-			var p struct {
-				Networks []struct{ NetName, IP, IP6 string }
-				Ports    []m
-			}
-			p = object[struct {
+			p := object[struct {
 				Networks []struct{ NetName, IP, IP6 string }
 				Ports    []m
 			}](t, f.sh(command))
