@@ -98,6 +98,8 @@ func (p *Plan) nspawn(in Input) {
 	p.Args = append(args, "/rkt-stage2", init, filter, "/usr/lib/systemd/systemd", "--unit=default.target", "--show-status=false")
 	p.Env = []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_CONTAINER_SERVICE=rkt", "SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		"SYSTEMD_NSPAWN_CHECK_OS_RELEASE=0",
+		// machined may have a hundred machines to register before ours; the default is 25 s
+		"SYSTEMD_BUS_TIMEOUT=180",
 		// our filter takes the place of the one nspawn would compile
 		"SYSTEMD_SECCOMP=0",
 		// nspawn 257 asks the terminal for its colour, which stops a pod in a shell's background
