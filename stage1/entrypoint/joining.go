@@ -205,7 +205,11 @@ func Join(ctx context.Context, env Env) error {
 		word = stateFailed
 	}
 	failpoint.Hit("network/outcome")
-	if _, werr := state.Write([]byte(word)); werr != nil && err == nil {
+	_, werr := state.Write([]byte(word))
+	if err == nil && werr == nil {
+		werr = state.Chmod(0o755) // network.service need not look further
+	}
+	if werr != nil && err == nil {
 		return fmt.Errorf("telling the pod about its network: %w", werr)
 	}
 	if err != nil {
