@@ -23,6 +23,10 @@ type Record struct {
 	// reach the pod; Restore tells that its parameter was off before.
 	Localnet string `json:"localnet,omitempty"`
 	Restore  bool   `json:"restore,omitempty"`
+	// Filter has iptables let the forwarded connections through; OnlyFilter
+	// leaves forwarding to others.
+	Filter     bool `json:"filter,omitempty"`
+	OnlyFilter bool `json:"onlyFilter,omitempty"`
 }
 
 // Forward leads a port of the host to one of the pod.
@@ -92,6 +96,9 @@ func family(a netip.Addr) string {
 // elements are what a record puts into the sets and maps of the table.
 func (r Record) elements() []string {
 	var out []string
+	if r.OnlyFilter {
+		return nil
+	}
 	for _, p := range r.Leaving {
 		out = append(out, fmt.Sprintf("leaving%s { %s }", family(p.Addr()), p.Addr()))
 	}
@@ -113,6 +120,9 @@ func (r Record) elements() []string {
 // subnets are those for which there are rules.
 func subnets(records []Record) (leaving, hairpin []netip.Prefix) {
 	for _, r := range records {
+		if r.OnlyFilter {
+			continue
+		}
 		for _, p := range r.Leaving {
 			leaving = append(leaving, p.Masked())
 		}
@@ -158,7 +168,7 @@ func addScript(r Record, others []Record) (script string, ok bool) {
 func Script(records ...Record) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	if !slices.ContainsFunc(records, func(r Record) bool { return !r.Empty() }) {
+	if !slices.ContainsFunc(records, func(r Record) bool { return !r.Empty() && !r.OnlyFilter }) {
 		line("add table %s", table)
 		line("delete table %s", table)
 		return b.String()
@@ -211,7 +221,10 @@ func Script(records ...Record) string {
 	rule("ports", `dnat ip to meta l4proto . th dport map @all4`)
 	rule("ports", `dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6`)
 	rule("ports", `dnat ip6 to meta l4proto . th dport map @all6`)
-	rule("postrouting", `ct status dnat ip saddr 127.0.0.0/8 ip daddr . meta l4proto . th dport @forwarded4 masquerade`)
+	// From the host itself: its loopback addresses lead nowhere in the pod, and the
+	// pod may have no route but to the gateway.
+	rule("postrouting", `ct status dnat fib saddr type local ip daddr . meta l4proto . th dport @forwarded4 masquerade`)
+	rule("postrouting", `ct status dnat fib saddr type local ip6 daddr . meta l4proto . th dport @forwarded6 masquerade`)
 	leaving, hairpin := subnets(records)
 	words := func(p netip.Prefix) (ip, v string) {
 		if p.Addr().Is4() {

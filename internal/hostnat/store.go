@@ -28,12 +28,14 @@ type Store struct {
 	Dir string
 	// NFT runs a script in one transaction.
 	NFT func(ctx context.Context, script string) error
+	// Filter makes the chain of iptables and ip6tables that lets these pass.
+	Filter func(ctx context.Context, records []Record) error
 	// Sysctl is where the kernel's parameters of networks lie.
 	Sysctl string
 }
 
 // Host is the store of this host.
-func Host() *Store { return &Store{Dir: Dir, NFT: runNFT, Sysctl: "/proc/sys/net"} }
+func Host() *Store { return &Store{Dir: Dir, NFT: runNFT, Filter: filter, Sysctl: "/proc/sys/net"} }
 
 func runNFT(ctx context.Context, script string) error {
 	path := bounded.FindTool("nft")
@@ -120,13 +122,18 @@ func (s *Store) Add(ctx context.Context, r Record) error {
 			return err
 		}
 		failpoint.Hit("nat/recorded")
-		script, quick := addScript(r, others)
-		if quick {
-			err = s.NFT(ctx, script)
+		if !r.OnlyFilter {
+			script, quick := addScript(r, others)
+			if quick {
+				err = s.NFT(ctx, script)
+			}
+			if !quick || err != nil && ctx.Err() == nil {
+				// the first of its network, or somebody has flushed the table
+				err = s.NFT(ctx, Script(append(others, r)...))
+			}
 		}
-		if !quick || err != nil && ctx.Err() == nil {
-			// the first of its network, or somebody has flushed the table
-			err = s.NFT(ctx, Script(append(others, r)...))
+		if err == nil && r.Filter {
+			err = s.Filter(ctx, append(others, r))
 		}
 		if err != nil {
 			return err
@@ -160,8 +167,15 @@ func (s *Store) Del(ctx context.Context, id, ifName string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.NFT(ctx, Script(others...)); err != nil {
-			return err
+		if !r.OnlyFilter {
+			if err := s.NFT(ctx, Script(others...)); err != nil {
+				return err
+			}
+		}
+		if r.Filter {
+			if err := s.Filter(ctx, others); err != nil {
+				return err
+			}
 		}
 		failpoint.Hit("nat/deleted")
 		if r.Localnet != "" && r.Restore && !slices.ContainsFunc(others, func(o Record) bool { return o.Localnet == r.Localnet }) {

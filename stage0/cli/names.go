@@ -34,6 +34,9 @@ type nameFiles struct {
 
 // check reads the options; nothing is done on errors.
 func (o *startOptions) check() (*nameFiles, error) {
+	if err := checkNets(o.net); err != nil {
+		return nil, err
+	}
 	switch o.ipc {
 	case "", "auto", "private", "parent":
 	default:

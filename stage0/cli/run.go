@@ -45,7 +45,7 @@ func (o *startOptions) flags(cmd *cobra.Command) {
 
 // forwards refuses ports of the host for a pod that has no network of its own.
 func (o *startOptions) forwards(ports []string) error {
-	for _, n := range o.net {
+	for _, n := range splitNet(o.net) {
 		if len(ports) > 0 && (n == "none" || n == "host") {
 			return fmt.Errorf("--port flag does not work with '%s' networking", n)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -63,7 +64,13 @@ func join(ctx context.Context, c Config, lists []Network, path string) (*Result,
 		failpoint.Hit("network/recorded")
 		r, err := add(ctx, c.PodDir, c.UUID, plugins, s, n.List, a, path)
 		if err != nil {
-			return nil, fmt.Errorf("joining network %q: %w", n.List.Name, err)
+			err = fmt.Errorf("joining network %q: %w", n.List.Name, err)
+			if a.Refused = said(err); a.Refused {
+				if b, merr := json.Marshal(a); merr == nil {
+					err = errors.Join(err, atomicfile.WriteFileNoSync(filepath.Join(c.PodDir, podfs.NetDir, name), b, 0o640))
+				}
+			}
+			return nil, err
 		}
 		failpoint.Hit("network/added")
 		infos = append(infos, info(n, a, name, r))
@@ -311,7 +318,16 @@ func del(ctx context.Context, podDir, uuid, localConfig, netns, file string, int
 	run := newRunner()
 	left, lost := withoutLost(run, a.Path, list)
 	if err := delList(ctx, client(podDir, a.Path, run), run, s, left, runtimeConf(uuid, netns, a), a.Path); err != nil {
-		return fmt.Errorf("leaving network %q: %w", list.Name, err)
+		err = fmt.Errorf("leaving network %q: %w", list.Name, err)
+		if !a.Refused || !said(err) {
+			return err
+		}
+		// It did not join, and says why it cannot leave: asking again is no use.
+		if serr := sweep(ctx, list, uuid); serr != nil {
+			return errors.Join(err, serr)
+		}
+		warn(err.Error())
+		return nil
 	}
 	if len(lost) > 0 {
 		return leaveWithout(ctx, list.Name, uuid, lost, warn)
@@ -326,6 +342,27 @@ func del(ctx context.Context, podDir, uuid, localConfig, netns, file string, int
 		return netreg.RemoveRules(ctx, list.Name, uuid, false)
 	}
 	return nil
+}
+
+// said reports whether the error is what plugins themselves say, and nothing else.
+func said(err error) bool {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(many.Unwrap(), func(e error) bool { return !said(e) })
+	}
+	if _, ok := err.(*types.Error); ok {
+		return true
+	}
+	inner := errors.Unwrap(err)
+	return inner != nil && said(inner)
+}
+
+// sweep removes what standard plugins leave outside the namespace.
+func sweep(ctx context.Context, list *libcni.NetworkConfigList, uuid string) error {
+	var all []lostPlugin
+	for _, p := range list.Plugins {
+		all = append(all, lostPlugin{conf: p})
+	}
+	return leaveWithout(ctx, list.Name, uuid, all, func(string) {})
 }
 
 // delList is libcni's DelNetworkList that goes on after a failure.

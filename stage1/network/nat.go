@@ -57,6 +57,8 @@ type natConf struct {
 	CNIVersion    string          `json:"cniVersion"`
 	Name          string          `json:"name"`
 	IPMasq        bool            `json:"ipMasq"`
+	Filter        bool            `json:"filter"`
+	OnlyFilter    bool            `json:"onlyFilter"`
 	PrevResult    json.RawMessage `json:"prevResult"`
 	RuntimeConfig struct {
 		PortMappings []struct {
@@ -126,6 +128,16 @@ func (n *nat) record(c natConf, id, ifName string) (hostnat.Record, error) {
 			return r, err
 		}
 		r.Forwards = append(r.Forwards, fs...)
+	}
+	if c.OnlyFilter {
+		r.OnlyFilter = true
+	}
+	r.Filter = c.Filter && len(r.Forwards) > 0
+	if r.OnlyFilter {
+		if !r.Filter {
+			r.Forwards = nil
+		}
+		return r, r.Check()
 	}
 	if i := slices.IndexFunc(r.Forwards, func(f hostnat.Forward) bool { return f.Pod.Addr().Is4() }); i >= 0 {
 		if r.Localnet, err = n.localnet(res, pod, r.Forwards[i].Pod); err != nil {

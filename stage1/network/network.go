@@ -87,6 +87,8 @@ type attachment struct {
 	Args   string          `json:"args,omitempty"`
 	Ports  []Port          `json:"ports,omitempty"`
 
+	// Refused tells that a plugin said at ADD why it cannot be done.
+	Refused   bool     `json:"refused,omitempty"`
 	Bandwidth uint64   `json:"bandwidth,omitempty"`
 	Path      []string `json:"path,omitempty"` // where the plugins were looked for
 }

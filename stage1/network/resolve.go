@@ -45,8 +45,14 @@ func (r resolver) resolve(ctx context.Context, nets []Network, ports, bandwidth 
 		if err == nil && bandwidth {
 			err = r.bandwidth(ctx, n, &warnings)
 		}
+		if err == nil && ports && i == forward {
+			err = hairpin(n)
+		}
 		if err == nil && r.firewall {
 			err = r.filter(ctx, n, &warnings)
+		}
+		if err == nil && r.firewall && r.iptables && ports && i == forward {
+			err = r.accept(n)
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("network %q: %w", n.List.Name, err)
@@ -83,6 +89,13 @@ func (r resolver) configured(ctx context.Context, n *Network, ports bool) error 
 	add := map[string]any{"capabilities": map[string]bool{"portMappings": true}}
 	switch r.backend {
 	case byNFT:
+		if has(n.List, natType) { // one is enough: it keeps one record for a pod's interface
+			return edit(n, func(typ string, keys map[string]json.RawMessage) {
+				if typ == natType {
+					keys["capabilities"] = json.RawMessage(`{"portMappings":true}`)
+				}
+			})
+		}
 		// it reads every version
 		add["type"] = natType
 		return appendPlugin(n, n.List.CNIVersion, add)
@@ -133,13 +146,54 @@ func (r resolver) takeOver(n *Network) error {
 	if masq {
 		own := slices.IndexFunc(plugins, func(b json.RawMessage) bool { return strings.Contains(string(b), `"`+natType+`"`) })
 		if own < 0 {
-			plugins = append(plugins, json.RawMessage(`{"type":"`+natType+`","ipMasq":true}`))
+			plugins = append(plugins, json.RawMessage(`{"type":"`+natType+`","ipMasq":true,"capabilities":{"portMappings":true}}`))
 		} else {
 			plugins[own] = json.RawMessage(`{"type":"` + natType + `","ipMasq":true,"capabilities":{"portMappings":true}}`)
 		}
 	}
 	if !changed {
 		return nil
+	}
+	return setPlugins(n, n.List.CNIVersion, plugins)
+}
+
+// hairpin lets a pod in a bridge reach its own ports by the host's address: the
+// bridge then has to send a packet back by the port it came from.
+func hairpin(n *Network) error {
+	return edit(n, func(typ string, keys map[string]json.RawMessage) {
+		_, said := fold(keys, "hairpinMode")
+		if typ == "bridge" && !said && !truth(keys, "promiscMode") {
+			keys["hairpinMode"] = json.RawMessage("true")
+		}
+	})
+}
+
+// accept has the forwarded connections pass iptables, which drops what it does
+// not know: the plugin firewall accepts only what the pod begins.
+func (r resolver) accept(n *Network) error {
+	if has(n.List, natType) {
+		return edit(n, func(typ string, keys map[string]json.RawMessage) {
+			if typ == natType {
+				keys["filter"] = json.RawMessage("true")
+			}
+		})
+	}
+	return appendPlugin(n, n.List.CNIVersion, map[string]any{"type": natType, "onlyFilter": true, "filter": true, "capabilities": map[string]bool{"portMappings": true}})
+}
+
+func edit(n *Network, f func(typ string, keys map[string]json.RawMessage)) error {
+	var plugins []json.RawMessage
+	for _, p := range n.List.Plugins {
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(p.Bytes, &keys); err != nil {
+			return err
+		}
+		f(p.Network.Type, keys)
+		b, err := json.Marshal(keys)
+		if err != nil {
+			return err
+		}
+		plugins = append(plugins, b)
 	}
 	return setPlugins(n, n.List.CNIVersion, plugins)
 }

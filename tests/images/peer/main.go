@@ -21,7 +21,7 @@ func main() {
 	case len(args) >= 3 && args[0] == "serve":
 		err = serve(args[1], args[2:])
 	case len(args) == 3 && args[0] == "ask":
-		for end := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			if err = ask(args[1], args[2]); err == nil || time.Now().After(end) {
 				break
 			}
