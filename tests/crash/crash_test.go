@@ -176,6 +176,11 @@ func TestFailpoints(t *testing.T) {
 			commands = all()
 		}
 		t.Run(strings.ReplaceAll(point, "/", "."), func(t *testing.T) {
+			if known && h.Suite() == "trixie" && os.Getenv("RKT_TEST_FULL") == "" {
+				if commands = slices.DeleteFunc(slices.Clone(commands), ofStore); len(commands) == 0 {
+					t.Skip("the store knows nothing of systemd: killed on Debian 12, and everywhere with RKT_TEST_FULL=1")
+				}
+			}
 			passed := 0
 			for _, c := range commands {
 				out, errs, code := h.Try("bash", there, c, point)
@@ -206,6 +211,12 @@ func references(t *testing.T, h *host.Host) {
 			t.Errorf("%s, nothing killed: status %d\n%s%s", c, code, out, errs)
 		}
 	}
+}
+
+// ofStore says that a command works on images alone, whatever the host's systemd.
+func ofStore(command string) bool {
+	verb, _, _ := strings.Cut(command, "_")
+	return slices.Contains([]string{"fetch", "image", "fsck", "trust", "render"}, verb)
 }
 
 // killers are the commands that make no sense without being killed.
