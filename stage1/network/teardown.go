@@ -179,8 +179,8 @@ func teardown(ctx context.Context, podDir, uuid, localConfig string, warn func(s
 		if err := sys.UnbindNamespace(path); err != nil {
 			errs = append(errs, fmt.Errorf("removing the network namespace: %w", err))
 		}
-		failpoint.Hit("network/netns-removed")
 	}
+	failpoint.Hit("network/netns-removed")
 	if len(errs) > 0 {
 		// What is left is tried again; but nobody is to look for this pod any more.
 		return errors.Join(append(errs, unregister(uuid, true))...)
