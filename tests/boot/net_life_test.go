@@ -265,7 +265,8 @@ func TestTeardown(t *testing.T) {
 		uuid := dead("default,mine")
 		f.sh("rm -rf /var/lib/rkt/pods/run/" + uuid)
 		contains(t, "gc", gc(), "removing the network of pod "+uuid+", whose directory is gone")
-		f.sh("rmdir /run/systemd/nspawn/propagate/rkt-" + uuid) // nspawn's own
+		// nspawn's own
+		f.sh("cd /run/systemd/nspawn; umount unix-export/rkt-" + uuid + " 2>/dev/null || true; rmdir {propagate,unix-export}/rkt-" + uuid + " 2>/dev/null || true")
 		f.unchanged(before)
 	})
 	t.Run("an address that nobody has", func(t *testing.T) {
