@@ -298,6 +298,18 @@ func TestInsideTheNamespace(t *testing.T) {
 		equal(t, "the app", f.Run(t, "rkt", "exec", "inside", "--", "sh", "-c", "readlink /proc/$(pidof httpd)/ns/net"), ns)
 		f.forget("inside")
 	}
+	// an app that a socket of the host starts
+	p := serverPod("inside", "default", "http:18099")
+	web := p["apps"].([]m)[0]["app"].(m)
+	web["exec"] = []string{"/bin/sh", "-c", "readlink /proc/self/ns/net >/tmp/ns; echo $LISTEN_FDS >>/tmp/ns; " + forever(0)}
+	web["ports"] = []m{{"name": "http", "port": 8080, "protocol": "tcp", "socketActivated": true}}
+	f.declare("inside", p)
+	f.Write(t, "/run/systemd/system/inside.socket", 0o644, []byte("[Socket]\nListenStream=127.0.0.1:18099\nService=rkt@inside.service\n"))
+	f.sh("systemctl daemon-reload; systemctl start inside.socket; (exec 3<>/dev/tcp/127.0.0.1/18099); for i in {1..200}; do systemctl is-active -q rkt@inside && exit; sleep 0.05; done; exit 1")
+	f.Eventually(t, soon, "bash", "-c", `[ "$(rkt exec inside -- cat /tmp/ns)" = "$(ip netns exec inside readlink /proc/self/ns/net; echo 1)" ]`)
+	f.sh("systemctl stop inside.socket rkt@inside; rm /run/systemd/system/inside.socket; systemctl daemon-reload")
+	f.forget("inside")
+
 	uuid := f.sandbox("--net=default")
 	f.add(uuid, "late", "readlink /proc/self/ns/net >/tmp/ns; "+forever(0))
 	f.app("start", uuid, "late")
