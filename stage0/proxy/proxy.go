@@ -266,9 +266,10 @@ func (w *watch) enter() (bool, error) {
 		}
 	case !errors.Is(err, os.ErrNotExist):
 		return false, err
-	case !w.pod.Ready():
-		return false, nil
-	default: // the host's network
+	default: // the host's network: the namespace is recorded before the process is
+		if _, err := w.pod.PID(); err != nil {
+			return false, nil
+		}
 		if err := sys.ReturnToNetwork(w.host); err != nil {
 			return false, err
 		}

@@ -154,6 +154,22 @@ func TestActivatedPort(t *testing.T) {
 	f.unchanged(before)
 }
 
+// The fly flavour has no network namespace to enter.
+func TestActivatedPortOfFly(t *testing.T) {
+	f := open(t)
+	before := f.snapshot()
+	f.declare("actfly", m{"apps": []m{f.server("slow", "1s", "127.0.0.1:7000")}, "rkt": m{"stage1": flyStage1},
+		"ports": []m{{"name": "echo", "hostPort": 17003, "activate": true}}})
+	f.systemctl("start", "rkt-proxy-actfly-echo.socket")
+	for range 2 {
+		equal(t, "the answer", f.ask("127.0.0.1", 17003), "socket 0 of slow")
+		f.stop("actfly")
+		f.reaches("inactive inactive active", "rkt@actfly.service", "rkt-proxy-actfly-echo.service", "rkt-proxy-actfly-echo.socket")
+	}
+	f.forget("actfly")
+	f.unchanged(before)
+}
+
 // A pod that is idle ends, unless something else wants it, and comes again.
 func TestIdleTime(t *testing.T) {
 	f := open(t)
