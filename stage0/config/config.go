@@ -2,6 +2,8 @@ package config
 
 import (
 	"github.com/rkt-systemd/rkt/internal/buildinfo"
+
+	"github.com/rkt-systemd/rkt/internal/netsettings"
 )
 
 // Dirs are the three layers, weak to strong; an empty name is no layer.
@@ -16,6 +18,8 @@ type Config struct {
 	Registries map[string]Registry    // by prefix
 	Paths      Paths
 	Stage1     Stage1
+	// Network is what stage1 reads from the same files.
+	Network netsettings.Settings
 }
 
 // Auth types.

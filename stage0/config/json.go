@@ -3,7 +3,10 @@ package config
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
+
+	"github.com/rkt-systemd/rkt/internal/netsettings"
 )
 
 // JSON is what "rkt config" prints: an object with the one member "stage0",
@@ -43,6 +46,12 @@ func (c *Config) JSON(pretty bool) ([]byte, error) {
 		header
 		Stage1
 	}{header{versionV1, kindStage1}, c.Stage1})
+	if !reflect.DeepEqual(c.Network, netsettings.Settings{}) {
+		entries = append(entries, struct {
+			header
+			netsettings.Settings
+		}{header{versionV1, netsettings.Kind}, c.Network})
+	}
 	doc := map[string]any{"stage0": entries}
 	if pretty {
 		return json.MarshalIndent(doc, "", "\t")

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/rkt-systemd/rkt/internal/netsettings"
 )
 
 const maxFile = 1 << 20
@@ -39,6 +41,7 @@ func subdirs() []subdir {
 		{"paths.d", []string{kindPaths}},
 		{"stage1.d", []string{kindStage1}},
 		{"registries.d", []string{kindRegistry}},
+		{netsettings.Subdir, []string{netsettings.Kind}},
 	}
 }
 
@@ -54,6 +57,9 @@ func Load(d Dirs) (*Config, error) {
 			return nil, fmt.Errorf("reading configuration: %w", err)
 		}
 		merged.overlay(l)
+		if dir != d.User { // networks are the host's
+			merged.Network = merged.Network.Overlay(l.network)
+		}
 	}
 	return merged, nil
 }
@@ -84,6 +90,7 @@ type layer struct {
 	paths      Paths
 	stage1     Stage1
 	registries map[string]Registry
+	network    netsettings.Settings
 	origin     map[string]string
 }
 
@@ -192,6 +199,10 @@ func (l *layer) parse(file string, sub subdir, data []byte) error {
 		return l.parsePaths(file, data)
 	case kindRegistry:
 		return l.parseRegistry(file, data)
+	case netsettings.Kind:
+		v, err := netsettings.Parse(data)
+		l.network = l.network.Overlay(v)
+		return err
 	default:
 		return l.parseStage1(file, data)
 	}
