@@ -5,6 +5,7 @@ package vm
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,11 @@ import (
 
 // networked declares a pod that serves its own name on a port of the host.
 func networked(t *testing.T, h *host.Host, name string, port int) {
+	t.Helper()
+	h.Write(t, "/etc/rkt/pods/"+name+".json", 0o644, podOf(t, name, port))
+}
+
+func podOf(t *testing.T, name string, port int) []byte {
 	t.Helper()
 	serve := []string{"/bin/sh", "-c", "hostname >/index.html; exec httpd -f -p 80 -h /"}
 	b, err := json.Marshal(m{
@@ -25,7 +31,7 @@ func networked(t *testing.T, h *host.Host, name string, port int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Write(t, "/etc/rkt/pods/"+name+".json", 0o644, b)
+	return b
 }
 
 // everyPort prints the pods p0, p1 … that do not answer with their own name.
@@ -39,7 +45,8 @@ var everyPort = fmt.Sprintf(`
 		[ "$got" = "p$i" ] || echo "p$i: $got"
 	done`, many-1)
 
-// nginx declares one in a network of both families, for every boot.
+// nginx declares one in a network of both families, for every boot, and a pod
+// that starts with the first connection.
 func nginx(t *testing.T, h *host.Host) {
 	t.Helper()
 	h.Write(t, "/etc/rkt/net.d/10-dual.conflist", 0o644, []byte(`{"cniVersion":"1.0.0","name":"dual","plugins":[{"type":"bridge","bridge":"dual0","isGateway":true,
@@ -54,7 +61,21 @@ func nginx(t *testing.T, h *host.Host) {
 		t.Fatal(err)
 	}
 	h.Write(t, "/etc/rkt/pods/nginx.json", 0o644, b)
+	lazy := []byte(strings.Replace(string(podOf(t, "lazy", 8081)), `"hostPort":8081`, `"hostPort":8081,"activate":true`, 1))
+	h.Write(t, "/etc/rkt/pods/lazy.json", 0o644, lazy)
 	h.Run(t, "systemctl", "daemon-reload")
+}
+
+// lazyAnswers connects to the pod that does not run yet, and stops it.
+func lazyAnswers(t *testing.T, h *host.Host) {
+	t.Helper()
+	if out, _, _ := h.Try("systemctl", "is-active", "rkt-proxy-lazy-http.socket", "rkt@lazy.service"); out != "active\ninactive\n" {
+		t.Errorf("the socket and the service of the pod that waits for connections: %q", out)
+	}
+	if out := h.RunFor(t, patience, "curl", "-sS", "--max-time", "300", "http://127.0.0.1:8081/"); out != "lazy\n" {
+		t.Errorf("the first connection: %q", out)
+	}
+	h.Run(t, "systemctl", "stop", "rkt@lazy")
 }
 
 // nginxAnswers asks it over every way to the host.

@@ -242,6 +242,7 @@ func comesBack(t *testing.T) {
 			t.Errorf("%d %s, want those of redis and nginx:\n%s", n, what, got)
 		}
 	}
+	lazyAnswers(t, h)
 	h.RunFor(t, patience, "systemctl", "start", "rkt@p0", "rkt@p2")
 	h.Write(t, "/root/before", 0o644, []byte(redis+"\n"+uuid(t, h, "p0")+"\n"+uuid(t, h, "p2")+"\n"))
 	h.Run(t, "sync")
