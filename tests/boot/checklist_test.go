@@ -259,7 +259,7 @@ func TestCollectWithoutMounts(t *testing.T) {
 		_, _, code := f.Try(append([]string{"rkt", "run", "--net=default", "--uuid-file-save=/run/nomounts.uuid"}, bb("exit 3")...)...)
 		equal(t, "status", code, 3)
 		contains(t, "rkt list", f.rkt("list", "--format=json"), "172.16.28.")
-		f.sh(`for m in $(findmnt -rno TARGET | grep $(cat /run/nomounts.uuid) | sort -r); do umount -l $m; done` + cut)
+		f.sh(`for m in $(findmnt -rno TARGET | grep $(cat /run/nomounts.uuid) | sort -ru); do umount -l $m; done` + cut)
 		contains(t, "status", f.rkt("status", "--uuid-file=/run/nomounts.uuid"), "app-app=3")
 		f.rkt("gc", "--mark-only")
 		stdout, stderr, code := f.Try("rkt", "gc", "--grace-period=0")
