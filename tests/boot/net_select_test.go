@@ -259,7 +259,7 @@ func TestNetworksRefused(t *testing.T) {
 	f.refused(t, []string{`could not find plugin "absent-plugin" in /etc/rkt/net.d:/usr/lib/rkt/plugins/net:/usr/lib/cni`, "apt install containernetworking-plugins"}, append([]string{"run", "--net=bad"}, bb("true")...)...)
 	f.noNetworks()
 	f.settings(`"nat":"magic"`)
-	f.refused(t, []string{`network settings "/etc/rkt/network.d/test.json"`, `nat is "magic"`}, append([]string{"run"}, bb("true")...)...)
+	f.refused(t, []string{`"/etc/rkt/network.d/test.json": nat is "magic"`}, append([]string{"run"}, bb("true")...)...)
 	f.noNetworks()
 	f.unchanged(before)
 }
