@@ -38,5 +38,9 @@ func awaitNetwork() error {
 	case "failed\n":
 		os.Exit(254) // rkt has said why
 	}
+	// Not to the journal: it may not find out any more whose line this is.
+	if console, err := os.OpenFile("/dev/console", os.O_WRONLY|unix.O_NOCTTY, 0); err == nil {
+		os.Stderr = console
+	}
 	return &launch.Error{Status: 254, Err: errors.New("the pod's networks were not joined: the program that was to do it has ended early")}
 }
