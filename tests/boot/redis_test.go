@@ -102,7 +102,7 @@ func TestKilledPodRestarts(t *testing.T) {
 	}
 	equal(t, "the unit's invocation", f.show("rkt@redis", "InvocationID"), dashless(uuid))
 	contains(t, "machinectl status", f.Run(t, "machinectl", "status", "--no-pager", "redis"), dashless(uuid))
-	equal(t, "network namespaces", sorted(f.sh("ls /run/netns")), []string{"rkt-" + uuid})
+	equal(t, "network namespaces", sorted(f.sh("ls /run/netns")), []string{"redis"})
 	f.gc()
 	// As many mounts, chains, links, pods as with the first; names differ.
 	equal(t, "what a running pod holds", strings.Count(f.snapshot(), "\n"), strings.Count(running, "\n"))
