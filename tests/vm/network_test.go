@@ -51,8 +51,13 @@ func nginx(t *testing.T, h *host.Host) {
 	t.Helper()
 	h.Write(t, "/etc/rkt/net.d/10-dual.conflist", 0o644, []byte(`{"cniVersion":"1.0.0","name":"dual","plugins":[{"type":"bridge","bridge":"dual0","isGateway":true,
 "ipam":{"type":"host-local","dataDir":"/var/lib/rkt/cni","ranges":[[{"subnet":"10.99.0.0/24"}],[{"subnet":"fd00:99::/64"}]],"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}}]}`))
+	h.Write(t, "/etc/rkt-nginx/nginx.conf", 0o644, []byte(`daemon off; user www-data; pid /tmp/nginx.pid; error_log stderr; events {}
+http { access_log /logs/access.log; server { listen 80; listen [::]:80; root /usr/share/nginx/html; } }
+`))
 	b, err := json.Marshal(m{
-		"apps":    []m{{"name": "nginx", "image": "/var/tmp/img/nginx.aci"}},
+		"apps": []m{{"name": "nginx", "image": "/var/tmp/img/nginx.aci", "exec": []string{"/usr/sbin/nginx", "-c", "/conf/nginx.conf"},
+			"mounts": []string{"volume=conf,target=/conf", "volume=logs,target=/logs"}}},
+		"volumes": []string{"conf,kind=host,readOnly=true,source=/etc/rkt-nginx", "logs,kind=empty,mode=0755"},
 		"ports":   []m{{"name": "http", "hostPort": 8080}},
 		"rkt":     m{"net": "dual"},
 		"systemd": m{"service": m{"TimeoutStartSec": "15min"}, "install": m{"WantedBy": "multi-user.target"}},
