@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,18 +43,14 @@ const (
 	stateFailed = "failed\n"
 )
 
-// joining is that program at work: this process goes on to become the
-// supervisor meanwhile.
-type joining struct{}
-
-// startJoining has another process join the networks. It is no child: nspawn,
-// which this process becomes, fails if a child ends while it calls machined. In a
+// startJoining has another process join the networks, while this one goes on to
+// become the supervisor. It is no child: nspawn fails if one ends while it calls machined. In a
 // unit it goes into the group of the supervisor: nspawn needs the unit's own to
 // be empty. Leave ends it, if that has to be.
-func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.Parameter) (*joining, error) {
+func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.Parameter) error {
 	state, resolv, err := outcomeFiles(in)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer state.Close()
 	files := []*os.File{state}
@@ -65,24 +60,24 @@ func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.P
 	}
 	// Nobody else has the file yet. The lock is the other process's, once it has it.
 	if err := unix.Flock(int(state.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("locking the state of the network: %w", err)
+		return fmt.Errorf("locking the state of the network: %w", err)
 	}
 	request, err := json.Marshal(joinRequest{in.Run.UUID, ns, params, resolv != nil})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	stdin, err := memfile("join", request)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer stdin.Close()
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	setsid, err := find("setsid", "util-linux")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// A session of its own: Ctrl-C is the pod's to obey.
 	cmd := exec.Command(setsid, "--fork", self, "join")
@@ -90,18 +85,12 @@ func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.P
 		cmd.Args = append(cmd.Args, "--debug")
 	}
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = stdin, os.Stderr, files
-	for _, kv := range env.Environ {
-		switch name, _, _ := strings.Cut(kv, "="); name {
-		case abi.EnvLockFD, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES":
-		default:
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
+	cmd.Env = env.Environ // what plugins get of it is bounded.Environ's to say
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if in.Facts.InUnit {
 		group, err := supervisorCgroup()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer group.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
@@ -109,10 +98,10 @@ func startJoining(env Env, in plan.Input, ns *network.Namespace, params []plan.P
 	started := make(chan error)
 	go func() { started <- cmd.Run() }() // on a thread in the host's network namespace
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("starting the program that joins the networks: %w", err)
+		return fmt.Errorf("starting the program that joins the networks: %w", err)
 	}
 	failpoint.Hit("network/joining")
-	return &joining{}, nil
+	return nil
 }
 
 // outcomeFiles makes the files in the pod's root that the child writes to.
@@ -170,12 +159,9 @@ func memfile(name string, data []byte) (*os.File, error) {
 	return f, nil
 }
 
-// failed reports that the networks could not be joined, as soon as that is
+// joinFailed reports that the networks could not be joined, as soon as that is
 // known: then the pod need not boot to find out. Who failed has said why.
-func (j *joining) failed() bool {
-	if j == nil {
-		return false
-	}
+func joinFailed() bool {
 	b, err := os.ReadFile(filepath.Join(podfs.Stage1Rootfs, podfs.NetworkState))
 	return err == nil && string(b) == stateFailed
 }

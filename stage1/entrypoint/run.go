@@ -107,10 +107,7 @@ func Run(ctx context.Context, env Env, args []string) error {
 		if len(in.Pod.Ports) > 0 {
 			env.Log.Warn("the pod uses the host's network: its ports need no forwarding, and none is done")
 		}
-		if err := setParameters(p.NetParameters); err != nil {
-			return err
-		}
-		return start(env, in, p, lock, nil)
+		return start(env, in, p, lock)
 	}
 	ports, err := forwardedPorts(in)
 	if err != nil {
@@ -139,20 +136,14 @@ func connect(ctx context.Context, env Env, in plan.Input, ns *network.Namespace,
 			return err
 		}
 	}
-	if !in.Facts.Joining {
-		if _, err := ns.Join(ctx); err != nil {
-			return fmt.Errorf("failed to setup network: %w", err)
-		}
-		if err := setParameters(p.NetParameters); err != nil {
+	if in.Facts.Joining {
+		if err := startJoining(env, in, ns, p.NetParameters); err != nil {
 			return err
 		}
-		return start(env, in, p, lock, nil)
+	} else if _, err := ns.Join(ctx); err != nil {
+		return fmt.Errorf("failed to setup network: %w", err)
 	}
-	j, err := startJoining(env, in, ns, p.NetParameters)
-	if err != nil {
-		return err
-	}
-	return start(env, in, p, lock, j)
+	return start(env, in, p, lock)
 }
 
 // describe says in every message which pod it is about.
@@ -187,9 +178,14 @@ func hosts(r abi.Run) ([]byte, error) {
 
 // start carries the plan out and becomes the supervisor, unless the networks
 // are known to have failed by then.
-func start(env Env, in plan.Input, p *plan.Plan, lock int, j *joining) error {
+func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	for _, w := range p.Warnings {
 		env.Log.Warn(w)
+	}
+	if !in.Facts.Joining { // else who joins the networks does it after that
+		if err := setParameters(p.NetParameters); err != nil {
+			return err
+		}
 	}
 	if err := compileFilters(env, p, in.Facts.PodDir); err != nil {
 		return err
@@ -235,7 +231,7 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int, j *joining) error {
 		return fmt.Errorf("passing sockets on: %w", err)
 	}
 	failpoint.Hit("stage1/exec")
-	if j.failed() {
+	if in.Facts.Joining && joinFailed() {
 		return &Ended{Status: abi.ExitFailure}
 	}
 	if err := env.Signals.Release(); err != nil {

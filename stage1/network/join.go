@@ -44,9 +44,6 @@ func join(ctx context.Context, c Config, lists []Network, path string) (*Result,
 		return nil, err
 	}
 	forward := forwarding(lists)
-	if err := os.MkdirAll(filepath.Join(c.PodDir, podfs.NetDir), 0o750); err != nil {
-		return nil, err
-	}
 	for i := range lists {
 		n := &lists[i]
 		a := attachment{Conf: n.List.Bytes, IfName: fmt.Sprintf("eth%d", i), Args: n.Args, Bandwidth: c.Bandwidth, Path: dirs}
