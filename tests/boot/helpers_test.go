@@ -250,7 +250,7 @@ section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; ls 
 section pods; find /var/lib/rkt/pods -mindepth 2 -maxdepth 2 2>/dev/null | sort
 section temporary; find /var/lib/rkt/tmp /var/lib/rkt/cas/tmp -mindepth 1 ! -name 'sha512-*' 2>/dev/null | sort
 section nspawn; find /run/systemd/nspawn -mindepth 2 2>/dev/null | grep -v '/locks/inode-' | sort
-section loops; losetup -lnO BACK-FILE 2>/dev/null | grep rkt
+section loops; losetup -lnO BACK-FILE 2>/dev/null | grep -F /var/lib/rkt/
 section processes; pgrep -af 'systemd-nspawn|rkt' | grep -vE 'pgrep|bash' | sed 's/^[0-9]* //'
 section failed; systemctl list-units --failed --plain --no-legend 'rkt*' | awk '{print $1}'
 true`

@@ -17,6 +17,7 @@ const many = 20
 
 func TestManyPods(t *testing.T) {
 	f := open(t)
+	f.Alone(t)
 	before := f.snapshot()
 	text, err := json.Marshal(pod(app("app", forever(0))))
 	if err != nil {

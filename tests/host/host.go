@@ -6,6 +6,7 @@
 //	RKT_TEST_HOST_EXEC     command line, split at spaces, that runs what follows it in the host
 //	RKT_TEST_SUITE         Debian suite of the host, "bookworm" or "trixie"
 //	RKT_TEST_REQUIRE_HOST  "1": a missing host fails a test instead of skipping it
+//	RKT_TEST_LOCK          file that is locked by what hosts of one kernel cannot do at once
 //
 // Every command has a time limit; when a test fails, the end of the host's
 // journal since the test began is added to its log. Only packages below tests/
@@ -27,6 +28,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rkt-systemd/rkt/internal/lock"
 )
 
 const (
@@ -69,6 +72,24 @@ func Open(t testing.TB) *Host {
 		}
 	})
 	return h
+}
+
+// Alone waits until no other host of this kernel does what this test is about to
+// do, which takes more of what they share than the kernel has for two.
+func (h *Host) Alone(t testing.TB) {
+	t.Helper()
+	path := os.Getenv("RKT_TEST_LOCK")
+	if path == "" {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = lock.File(f, lock.Exclusive)
+	}
+	if err != nil {
+		t.Fatalf("locking %s: %v", path, err)
+	}
+	t.Cleanup(func() { f.Close() })
 }
 
 // Suite is the host's Debian suite, "bookworm" or "trixie".
