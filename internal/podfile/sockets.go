@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
+	"github.com/rkt-systemd/rkt/internal/timespan"
 	"github.com/rkt-systemd/rkt/internal/unitfile"
 )
 
@@ -98,61 +99,11 @@ func (p *parser) idleTime(v *jsonpos.Value, path string) string {
 	if !ok {
 		return ""
 	}
-	if d, ok := timeSpan(s); !ok || d < time.Second {
+	if d, ok := timespan.Parse(s); !ok || d < time.Second {
 		p.errorf(v, path, quote(s), " is no time span of a second or more, like \"5min\" or \"1h 30min\" (see systemd.time(7)); without the key a proxy stays for ever")
 		return ""
 	}
 	return s
-}
-
-// timeSpan reads a time span as systemd.time(7) has it.
-func timeSpan(s string) (time.Duration, bool) {
-	const day = 24 * time.Hour
-	units := []struct {
-		names string
-		d     time.Duration
-	}{
-		{" usec us µs μs ", time.Microsecond}, {" msec ms ", time.Millisecond}, {" seconds second sec s ", time.Second},
-		{" minutes minute min m ", time.Minute}, {" hours hour hr h ", time.Hour}, {" days day d ", day}, {" weeks week w ", 7 * day},
-	}
-	if len(s) > 64 {
-		return 0, false
-	}
-	total := 0.0
-	s = strings.TrimSpace(s)
-	for first := true; s != "" || first; first = false {
-		n := 0
-		for n < len(s) && (s[n] >= '0' && s[n] <= '9' || s[n] == '.') {
-			n++
-		}
-		value, err := strconv.ParseFloat(s[:n], 64)
-		if err != nil {
-			return 0, false
-		}
-		s = strings.TrimLeft(s[n:], " ")
-		n = 0
-		for n < len(s) && s[n] != ' ' && !(s[n] >= '0' && s[n] <= '9') {
-			n++
-		}
-		unit := time.Second
-		if n > 0 {
-			unit = 0
-			for _, u := range units {
-				if strings.Contains(u.names, " "+s[:n]+" ") {
-					unit = u.d
-				}
-			}
-		}
-		if unit == 0 {
-			return 0, false
-		}
-		total += value * float64(unit)
-		s = strings.TrimLeft(s[n:], " ")
-	}
-	if total > float64(100*365*day) {
-		return 0, false
-	}
-	return time.Duration(total), true
 }
 
 // podPort says of appc's direct mapping what matters for a port that is
