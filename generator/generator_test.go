@@ -119,7 +119,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("@bindir@/rkt", bin, "@statedir@", "/var/lib/rkt").Replace(string(template))
-	for _, c := range []string{"minimal", "full", "broken", "dropins", "template-instances", "injection", "sockets"} {
+	for _, c := range []string{"minimal", "full", "broken", "dropins", "template-instances", "injection", "sockets", "timers", "paths"} {
 		t.Run(c, func(t *testing.T) {
 			out := t.TempDir()
 			var log []string

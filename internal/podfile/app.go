@@ -8,16 +8,6 @@ import (
 	"github.com/rkt-systemd/rkt/internal/stdio"
 )
 
-var (
-	appKeys = []string{"name", "image", "app", "readOnlyRootFS", "mounts", "annotations", "systemd",
-		"exec", "args", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "isolators", "ports",
-		"stdin", "stdout", "stderr"}
-	imageKeys   = []string{"name", "id", "labels"}
-	mountKeys   = []string{"volume", "path", "appVolume"}
-	sectionKeys = []string{"exec", "eventHandlers", "user", "group", "supplementaryGIDs", "workingDirectory",
-		"environment", "mountPoints", "ports", "isolators", "userAnnotations", "userLabels"}
-)
-
 // maxApps bounds a pod.
 const maxApps = 512
 
@@ -188,7 +178,7 @@ func (p *parser) image(v *jsonpos.Value, path string) Image {
 		case "labels":
 			img.Labels = p.nameValues(m.Value, at, checkIdentifier)
 		default:
-			p.unknown(m, path, imageKeys)
+			p.unknown(m, path, appImageKeys)
 		}
 	}
 	if v.Member("name") == nil && v.Member("id") == nil {
@@ -259,7 +249,7 @@ func (p *parser) mount(v *jsonpos.Value, path string) (Mount, bool) {
 				mount.AppVolume = &vol
 			}
 		default:
-			p.unknown(m, path, mountKeys)
+			p.unknown(m, path, appMountKeys)
 		}
 	}
 	if Failed(p.problems[before:]) {

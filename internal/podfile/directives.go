@@ -14,8 +14,6 @@ func unescape(s string) string {
 	return s
 }
 
-var systemdKeys = []string{"unit", "service", "install", "socket", "timer", "path"}
-
 // systemd reads the directives for the host's units.
 func (p *parser) systemd(v *jsonpos.Value) {
 	if !p.object(v, "systemd") {
@@ -32,8 +30,10 @@ func (p *parser) systemd(v *jsonpos.Value) {
 			p.pod.Install = p.directives(m.Value, at, m.Key)
 		case "socket":
 			p.socket(m.Value, at)
-		case "timer", "path":
-			p.errorf(m.Value, at, "is not supported by this version; write a ", m.Key, " unit of your own for ", p.pod.UnitName())
+		case "timer":
+			p.pod.Timer = p.trigger(m.Value, at, m.Key, elapses, "the timer would never elapse")
+		case "path":
+			p.pod.Path = p.trigger(m.Value, at, m.Key, watches, "there is nothing to watch")
 		default:
 			p.unknown(m, "systemd", systemdKeys)
 		}
@@ -55,7 +55,7 @@ func (p *parser) directives(v *jsonpos.Value, path, section string) []Directive 
 			p.report(Error, m.Pos, at, m.Key+"= cannot be set: "+reason, "")
 			continue
 		}
-		known := map[string]string{"unit": knownUnit, "service": knownService, "install": knownInstall, "socket": knownSocket}[section]
+		known := known(section)
 		if !strings.Contains(known, " "+m.Key+" ") && !strings.HasPrefix(m.Key, "X-") {
 			p.report(Warning, m.Pos, at, "systemd may not know the directive "+m.Key+"=", nearest(m.Key, strings.Fields(known)))
 		}
@@ -88,7 +88,8 @@ func (p *parser) directiveValue(d *Directive, section string, v *jsonpos.Value, 
 		p.errorf(v, path, "an empty value would drop rkt's own ", d.Key, "= lines")
 		return
 	}
-	if section == "install" && !p.installValue(d.Key, v, path, s) || section == "socket" && !p.socketValue(d.Key, v, path, s) {
+	if section == "install" && !p.installValue(d.Key, v, path, s) || section == "socket" && !p.socketValue(d.Key, v, path, s) ||
+		!p.triggerValue(section, d.Key, v, path, s) {
 		return
 	}
 	d.Values = append(d.Values, s)
@@ -157,6 +158,31 @@ func InstallName(name, s string) string {
 	return strings.NewReplacer("%%", "%", "%i", name, "%n", UnitName(name), "%N", "rkt@"+name, "%p", "rkt").Replace(s)
 }
 
+// known are the names of a section that systemd is known to have, between spaces.
+func known(section string) string {
+	switch section {
+	case "unit":
+		return knownUnit
+	case "service":
+		return knownService
+	case "install":
+		return knownInstall
+	case "socket":
+		return knownSocket
+	case "timer":
+		return knownTimer
+	case "path":
+		return knownPath
+	}
+	return ""
+}
+
+// Directives are the names of a section that systemd is known to have.
+func Directives(section string) []string { return strings.Fields(known(section)) }
+
+// Refused returns the reason why a pod file cannot set a directive, or "".
+func Refused(section, key string) string { return refused(section, key) }
+
 // refused returns the reason why a pod file cannot set a directive.
 func refused(section, key string) string {
 	switch section {
@@ -171,6 +197,10 @@ func refused(section, key string) string {
 		return refusedService(key)
 	case "socket":
 		return refusedSocket(key)
+	case "timer", "path":
+		if key == "Unit" {
+			return "it starts this pod and nothing else"
+		}
 	}
 	return ""
 }

@@ -7,12 +7,10 @@ import (
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 )
 
-var rktKeys = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay", "privateUsers", "dns", "dnsSearch", "dnsOptions", "dnsDomain", "hostsEntries", "ipc"}
-
 // laterKeys are options of `rkt run` that a pod file cannot have yet. They are
 // errors, not warnings: a pod must not run without what its file asks for.
 const laterKeys = " journal credentials " +
-	"environmentFiles environment profile mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
+	"profile mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
 
 const insecureOptions = " none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all "
 
@@ -63,6 +61,10 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			o.HostsEntries, _ = p.oneOrMore(m.Value, at)
 		case "ipc":
 			o.IPC = p.oneOf(m.Value, at, " auto private parent ")
+		case "environment":
+			o.Environment = p.nameValues(m.Value, at, checkEnvName)
+		case "environmentFiles":
+			o.EnvironmentFiles = p.environmentFiles(m.Value, at)
 		case "noOverlay":
 			o.NoOverlay, _ = p.boolean(m.Value, at)
 		case "privateUsers":
@@ -83,6 +85,17 @@ func (p *parser) rkt(v *jsonpos.Value) {
 	if _, _, err := hostsfile.ParseEntries(o.HostsEntries); err != nil {
 		p.errorf(v, "rkt.hostsEntries", err.Error())
 	}
+}
+
+// environmentFiles reads paths, each maybe after a "-": it may be missing.
+func (p *parser) environmentFiles(v *jsonpos.Value, path string) []string {
+	list, _ := p.oneOrMore(v, path)
+	for _, s := range list {
+		if !strings.HasPrefix(strings.TrimPrefix(s, "-"), "/") {
+			p.errorf(v, path, quote(s), " is no absolute path")
+		}
+	}
+	return list
 }
 
 func (p *parser) oneOf(v *jsonpos.Value, path, allowed string) string {

@@ -9,6 +9,9 @@ import (
 
 var orderKeys = []string{"After", "Before", "Requires", "Wants", "BindsTo", "PartOf"}
 
+// AppOrder are the dependencies that an app can have on other apps.
+func AppOrder() []string { return append([]string(nil), orderKeys...) }
+
 // appSystemd reads the "systemd" section of an app: dependencies on other
 // apps, and directives of the app's own unit.
 func (p *parser) appSystemd(v *jsonpos.Value, path string) (o Order, ds []appunit.Directive) {
@@ -18,7 +21,7 @@ func (p *parser) appSystemd(v *jsonpos.Value, path string) (o Order, ds []appuni
 	for _, m := range v.Members {
 		at := join(path, m.Key)
 		if m.Key != "unit" && m.Key != "service" {
-			p.unknown(m, path, []string{"unit", "service"})
+			p.unknown(m, path, appSystemdKeys)
 			continue
 		}
 		if !p.object(m.Value, at) {

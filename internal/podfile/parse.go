@@ -6,14 +6,6 @@ import (
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 )
 
-// Keys of each object, for suggestions; the switches below decide.
-var (
-	podKeys = []string{"acVersion", "acKind", "apps", "volumes", "isolators", "annotations", "ports",
-		"userAnnotations", "userLabels", "systemd", "rkt"}
-	volumeKeys = []string{"name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "owner"}
-	portKeys   = []string{"name", "hostPort", "hostIP", "podPort", "activate", "idleTime"}
-)
-
 // Parse checks a pod file and its drop-ins. files[0] is the pod file, the
 // others are merged over it in order (RFC 7396). The pod is nil when an error
 // is among the problems.
@@ -110,6 +102,7 @@ func (p *parser) document(root *jsonpos.Value) {
 	for _, m := range root.Members {
 		v := m.Value
 		switch m.Key {
+		case "$schema": // for editors
 		case "acVersion":
 			p.word(v, m.Key)
 		case "acKind":
@@ -165,7 +158,7 @@ func (p *parser) isolators(v *jsonpos.Value, path string) Raw {
 		}
 		for _, m := range it.Members {
 			if m.Key != "name" && m.Key != "value" {
-				p.unknown(m, at, []string{"name", "value"})
+				p.unknown(m, at, pairKeys)
 			}
 		}
 	}

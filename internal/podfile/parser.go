@@ -230,7 +230,7 @@ func (p *parser) nameValues(v *jsonpos.Value, path string, check func(string) st
 			name, value := it.Member("name"), it.Member("value")
 			for _, m := range it.Members {
 				if m.Key != "name" && m.Key != "value" {
-					p.unknown(m, at, []string{"name", "value"})
+					p.unknown(m, at, pairKeys)
 				}
 			}
 			if name == nil {

@@ -64,13 +64,16 @@ type Pod struct {
 	UserAnnotations map[string]string
 	UserLabels      map[string]string
 
-	// Unit, Service, Install and Socket are the "systemd" section: directives for the
+	// Unit, Service, Install, Socket, Timer and Path are the "systemd" section: directives for the
 	// host's units, in the order of the file.
 	Unit    []Directive
 	Service []Directive
 	Install []Directive
 	// Socket are the directives of rkt@NAME.socket; empty when there is none.
 	Socket []Directive
+	// Timer and Path are those of rkt@NAME.timer and rkt@NAME.path.
+	Timer []Directive
+	Path  []Directive
 
 	Rkt Options
 }
@@ -222,6 +225,10 @@ type Options struct {
 	HostsEntries []string
 	IPC          string // "", "auto", "private" or "parent"
 	PrivateUsers *bool  // nil: where the pod can have them
+	// Environment is set over the images' and under the apps' own; that of the
+	// files, of which one with a "-" before its path may be missing, under it.
+	Environment      []NameValue
+	EnvironmentFiles []string
 }
 
 // MachineName is the name under which machined knows the pod. Characters that

@@ -175,8 +175,6 @@ func (p *parser) checkActivated(v *jsonpos.Value) {
 	}
 }
 
-var appPortKeys = []string{"name", "port", "protocol", "count", "socketActivated"}
-
 // appPorts reads ports of an app: those of the image changed, and new ones.
 func (p *parser) appPorts(v *jsonpos.Value, path string) []AppPort {
 	if !p.list(v, path) {

@@ -25,9 +25,11 @@ const hostilePod = `{"acVersion":"«version|0.8.11»","acKind":"PodManifest","ap
 "ports":[{"name":"«port|p»","hostPort":80,"hostIP":"«host IP|127.0.0.1»"},"«short port|q:81»",{"name":"«active port|r»","hostPort":82,"hostIP":"«active IP|127.0.0.1»","activate":true,"idleTime":"«idle|5min»"}],
 "userAnnotations":{"«user annotation name|k»":"«user annotation|v»"},"userLabels":{"«user label name|k»":"«user label|v»"},
 "systemd":{"unit":{"Description":"«description|d»","After":"«unit after|x.service»","«unit key|Documentation»":"«unit value|man:x»"},
-"service":{"Nice":"«nice|5»","«service key|LimitNOFILE»":"«service value|100»"},"socket":{"ListenStream":"«listen|80»","«socket key|Backlog»":"«socket value|100»"},"install":{"WantedBy":["«wanted|multi-user.target»"],"Alias":"«alias|other@web.service»"}},
+"service":{"Nice":"«nice|5»","«service key|LimitNOFILE»":"«service value|100»"},"socket":{"ListenStream":"«listen|80»","«socket key|Backlog»":"«socket value|100»"},
+"timer":{"OnCalendar":"«calendar|daily»","«timer key|AccuracySec»":"«timer value|5»"},"path":{"PathExists":"«watched|/a»","«path key|DirectoryMode»":"«path value|0755»"},"install":{"WantedBy":["«wanted|multi-user.target»"],"Alias":"«alias|other@web.service»"}},
 "rkt":{"net":"«net|default»","hostname":"«hostname|web»","stage1":"«stage1|/s.aci»","pullPolicy":"«pull|new»","insecureOptions":["«insecure|image»"],
-"dns":["«dns|1.1.1.1»"],"dnsSearch":["«dns search|x»"],"dnsOptions":["«dns option|y»"],"dnsDomain":"«dns domain|z»","hostsEntries":["«hosts entry|1.1.1.1=x»"],"ipc":"«ipc|auto»"}}`
+"dns":["«dns|1.1.1.1»"],"dnsSearch":["«dns search|x»"],"dnsOptions":["«dns option|y»"],"dnsDomain":"«dns domain|z»","hostsEntries":["«hosts entry|1.1.1.1=x»"],"ipc":"«ipc|auto»",
+"environment":{"«pod env|A»":"«pod env value|b»"},"environmentFiles":["«environment file|/e»"]}}`
 
 func TestHostilePodFiles(t *testing.T) {
 	const name, path = "web", "/etc/rkt/pods/web.json"
@@ -50,7 +52,7 @@ func TestHostilePodFiles(t *testing.T) {
 			}
 		}
 		for _, l := range out.Links {
-			if !filepath.IsLocal(l.Path) || strings.ContainsAny(l.Path, "\n\x00") || !slices.Contains([]string{DefaultUnitDir + "/rkt@.service", "../rkt@web.service", "rkt@web.service", "../rkt@web.socket"}, l.Target) && !strings.HasPrefix(l.Target, "../rkt-proxy-web-") {
+			if !filepath.IsLocal(l.Path) || strings.ContainsAny(l.Path, "\n\x00") || !slices.Contains([]string{DefaultUnitDir + "/rkt@.service", "../rkt@web.service", "rkt@web.service", "../rkt@web.socket", "../rkt@web.timer", "../rkt@web.path"}, l.Target) && !strings.HasPrefix(l.Target, "../rkt-proxy-web-") {
 				t.Errorf("a link %q to %q", l.Path, l.Target)
 			}
 		}

@@ -100,8 +100,12 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Files = append([]File{{p.UnitName() + ".d/" + DropIn, data}}, waiting.Files...)
-	out.Links = append(links(p, opts), waiting.Links...)
+	starting, err := triggers(p)
+	if err != nil {
+		return out, err
+	}
+	out.Files = append(append([]File{{p.UnitName() + ".d/" + DropIn, data}}, waiting.Files...), starting.Files...)
+	out.Links = append(append(links(p, opts), waiting.Links...), starting.Links...)
 	return out, nil
 }
 

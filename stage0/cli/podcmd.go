@@ -474,6 +474,9 @@ func declaredSpec(p *podfile.Pod) (*prepare.PodSpec, error) {
 		}
 	}
 	s.HostNetwork = hostNetwork(p)
+	if s.Environment, err = declaredEnvironment(&p.Rkt); err != nil {
+		return nil, err
+	}
 	for _, n := range p.Annotations {
 		s.Annotations = append(s.Annotations, [2]string{n.Name, n.Value})
 	}

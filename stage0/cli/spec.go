@@ -137,25 +137,36 @@ func (ia *appArgs) isolators() (types.Isolators, error) {
 	return prepare.ParseIsolators(b)
 }
 
+// environmentFile reads NAME=VALUE lines; none may set a name that was seen.
+func environmentFile(file string, seen map[string]bool) ([][2]string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var out [][2]string
+	for n, line := range strings.Split(string(b), "\n") {
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		k, v, ok := strings.Cut(line, "=")
+		if !ok || seen[k] {
+			return nil, fmt.Errorf("%s:%d: %q is not NAME=VALUE, or sets a name again", file, n+1, line)
+		}
+		seen[k] = true
+		out = append(out, [2]string{k, v})
+	}
+	return out, nil
+}
+
 func environment(po *podOptions) ([][2]string, error) {
 	var out [][2]string
 	seen := map[string]bool{}
 	for _, file := range po.setEnvFile {
-		b, err := os.ReadFile(file)
+		all, err := environmentFile(file, seen)
 		if err != nil {
 			return nil, fmt.Errorf("--set-env-file: %w", err)
 		}
-		for n, line := range strings.Split(string(b), "\n") {
-			if line == "" || line[0] == '#' || line[0] == ';' {
-				continue
-			}
-			k, v, ok := strings.Cut(line, "=")
-			if !ok || seen[k] {
-				return nil, fmt.Errorf("%s:%d: %q is not NAME=VALUE, or sets a name again", file, n+1, line)
-			}
-			seen[k] = true
-			out = append(out, [2]string{k, v})
-		}
+		out = append(out, all...)
 	}
 	seen = map[string]bool{}
 	for _, kv := range po.setEnv {
