@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
+	"github.com/rkt-systemd/rkt/internal/timespan"
 )
 
 // Directives of [Timer] and [Path] known to systemd 252 and those added up to 258.
@@ -50,7 +51,7 @@ func (p *parser) triggerValue(section, key string, v *jsonpos.Value, path, s str
 		p.errorf(v, path, quote(s), " is no absolute path")
 		return false
 	case section == "timer" && strings.HasSuffix(key, "Sec") && s != "infinity":
-		if _, ok := timeSpan(s); !ok {
+		if _, ok := timespan.Parse(s); !ok {
 			p.errorf(v, path, quote(s), " is no time span like \"5min\" or \"1h 30min\" (see systemd.time(7))")
 			return false
 		}
