@@ -157,13 +157,17 @@ func (r *run) log(problems []podfile.Problem) {
 // all; nothing needs to last, so nothing is synced.
 func (r *run) write(out podunit.Output) error {
 	for _, f := range out.Files {
-		path, err := r.path(f.Path)
+		mode, dirMode := uint32(0o644), uint32(0o755)
+		if f.Secret {
+			mode, dirMode = 0o600, 0o700
+		}
+		path, err := r.path(f.Path, dirMode)
 		if err != nil {
 			return err
 		}
 		// systemd ignores names that begin with a dot.
 		tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-		if err := writeNew(tmp, f.Data); err != nil {
+		if err := writeNew(tmp, f.Data, mode); err != nil {
 			return err
 		}
 		if err := syscall.Rename(tmp, path); err != nil {
@@ -171,7 +175,7 @@ func (r *run) write(out podunit.Output) error {
 		}
 	}
 	for _, l := range out.Links {
-		path, err := r.path(l.Path)
+		path, err := r.path(l.Path, 0o755)
 		if err != nil {
 			return err
 		}
@@ -190,13 +194,13 @@ func (r *run) write(out podunit.Output) error {
 
 // writeNew writes a file that must not exist; system calls rather than
 // os.File, whose poller costs more than the writing.
-func writeNew(path string, data []byte) error {
+func writeNew(path string, data []byte, mode uint32) error {
 	const flags = syscall.O_WRONLY | syscall.O_CREAT | syscall.O_EXCL | syscall.O_CLOEXEC
-	fd, err := syscall.Open(path, flags, 0o644)
+	fd, err := syscall.Open(path, flags, mode)
 	if err == syscall.EEXIST {
 		// Left by a run that was killed.
 		if err = syscall.Unlink(path); err == nil {
-			fd, err = syscall.Open(path, flags, 0o644)
+			fd, err = syscall.Open(path, flags, mode)
 		}
 	}
 	if err != nil {
@@ -220,12 +224,12 @@ func writeNew(path string, data []byte) error {
 }
 
 // path returns the full path for rel and makes its directory.
-func (r *run) path(rel string) (string, error) {
+func (r *run) path(rel string, mode uint32) (string, error) {
 	path := filepath.Join(r.opts.Output, rel)
 	dir := filepath.Dir(path)
 	if !r.dirs[dir] {
-		if err := syscall.Mkdir(dir, 0o755); err != nil && err != syscall.EEXIST {
-			if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := syscall.Mkdir(dir, mode); err != nil && err != syscall.EEXIST {
+			if err := os.MkdirAll(dir, os.FileMode(mode)); err != nil {
 				return "", err
 			}
 		}

@@ -79,6 +79,8 @@ func (p *parser) app(v *jsonpos.Value, path string) App {
 			o.Isolators = p.isolators(m.Value, at)
 		case "ports":
 			o.Ports = p.appPorts(m.Value, at)
+		case "credentials":
+			app.Credentials = p.appCredentials(m.Value, at)
 		case "stdin":
 			app.Stdio.In = p.stream(m.Value, at, m.Key)
 		case "stdout":

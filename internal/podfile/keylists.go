@@ -4,16 +4,18 @@ package podfile
 
 // Keys of each object, for suggestions; the parser's switches decide.
 var (
-	podKeys        = []string{"$schema", "acVersion", "acKind", "apps", "volumes", "ports", "isolators", "annotations", "userAnnotations", "userLabels", "systemd", "rkt"}
-	appKeys        = []string{"name", "image", "app", "exec", "args", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "isolators", "mounts", "ports", "readOnlyRootFS", "annotations", "stdin", "stdout", "stderr", "systemd"}
-	appImageKeys   = []string{"name", "id", "labels"}
-	appMountKeys   = []string{"volume", "path", "appVolume"}
-	appPortKeys    = []string{"name", "port", "protocol", "count", "socketActivated"}
-	appSystemdKeys = []string{"unit", "service"}
-	sectionKeys    = []string{"exec", "eventHandlers", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "mountPoints", "ports", "isolators", "userAnnotations", "userLabels"}
-	volumeKeys     = []string{"name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "owner"}
-	portKeys       = []string{"name", "hostPort", "hostIP", "podPort", "activate", "idleTime"}
-	systemdKeys    = []string{"unit", "service", "install", "socket", "timer", "path"}
-	rktKeys        = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay", "privateUsers", "environment", "environmentFiles", "dns", "dnsSearch", "dnsOptions", "dnsOpt", "dnsDomain", "hostsEntries", "ipc"}
-	pairKeys       = []string{"name", "value"}
+	podKeys           = []string{"$schema", "acVersion", "acKind", "apps", "volumes", "ports", "isolators", "annotations", "userAnnotations", "userLabels", "systemd", "rkt"}
+	appKeys           = []string{"name", "image", "app", "exec", "args", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "isolators", "mounts", "ports", "credentials", "readOnlyRootFS", "annotations", "stdin", "stdout", "stderr", "systemd"}
+	appImageKeys      = []string{"name", "id", "labels"}
+	appMountKeys      = []string{"volume", "path", "appVolume"}
+	appPortKeys       = []string{"name", "port", "protocol", "count", "socketActivated"}
+	appCredentialKeys = []string{"name", "file", "env"}
+	appSystemdKeys    = []string{"unit", "service"}
+	sectionKeys       = []string{"exec", "eventHandlers", "user", "group", "supplementaryGIDs", "workingDirectory", "environment", "mountPoints", "ports", "isolators", "userAnnotations", "userLabels"}
+	volumeKeys        = []string{"name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "owner"}
+	portKeys          = []string{"name", "hostPort", "hostIP", "podPort", "activate", "idleTime"}
+	systemdKeys       = []string{"unit", "service", "install", "socket", "timer", "path"}
+	rktKeys           = []string{"net", "hostname", "stage1", "pullPolicy", "insecureOptions", "noOverlay", "privateUsers", "environment", "environmentFiles", "dns", "dnsSearch", "dnsOptions", "dnsOpt", "dnsDomain", "hostsEntries", "credentials", "ipc"}
+	rktCredentialKeys = []string{"load", "set", "encrypted"}
+	pairKeys          = []string{"name", "value"}
 )

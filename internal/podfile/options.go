@@ -9,7 +9,7 @@ import (
 
 // laterKeys are options of `rkt run` that a pod file cannot have yet. They are
 // errors, not warnings: a pod must not run without what its file asks for.
-const laterKeys = " journal credentials " +
+const laterKeys = " journal " +
 	"profile mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
 
 const insecureOptions = " none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all "
@@ -65,6 +65,8 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			o.Environment = p.nameValues(m.Value, at, checkEnvName)
 		case "environmentFiles":
 			o.EnvironmentFiles = p.environmentFiles(m.Value, at)
+		case "credentials":
+			o.Credentials = p.credentials(m.Value, at)
 		case "noOverlay":
 			o.NoOverlay, _ = p.boolean(m.Value, at)
 		case "privateUsers":

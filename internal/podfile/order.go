@@ -188,7 +188,9 @@ func (p *parser) expandTree(v *jsonpos.Value, path string, directive bool) {
 		}
 	case jsonpos.Object:
 		for _, m := range v.Members {
-			p.expandTree(m.Value, join(path, m.Key), directive)
+			if !isSecret(path, m.Key) {
+				p.expandTree(m.Value, join(path, m.Key), directive)
+			}
 		}
 	}
 }

@@ -133,6 +133,7 @@ func (p *parser) document(root *jsonpos.Value) {
 	if v := root.Member("ports"); v != nil {
 		p.checkActivated(v)
 	}
+	p.checkCredentials(root)
 	if len(pod.Apps) == 0 && !Failed(p.problems) {
 		p.errorf(root, "apps", "pod must contain at least one app")
 	}

@@ -17,6 +17,7 @@ package podfile
 import (
 	"strconv"
 
+	"github.com/rkt-systemd/rkt/internal/appcred"
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 	"github.com/rkt-systemd/rkt/internal/stdio"
@@ -98,6 +99,8 @@ type App struct {
 	Stdio stdio.Modes
 	// Order tells how the app's unit relates to other apps of the pod.
 	Order Order
+	// Credentials are those of the pod's that the app gets.
+	Credentials []appcred.Credential
 	// Systemd are directives of the app's own unit.
 	Systemd []appunit.Directive
 }
@@ -229,6 +232,8 @@ type Options struct {
 	// files, of which one with a "-" before its path may be missing, under it.
 	Environment      []NameValue
 	EnvironmentFiles []string
+	// Credentials are handed to those apps that name them.
+	Credentials []Credential
 }
 
 // MachineName is the name under which machined knows the pod. Characters that

@@ -59,10 +59,12 @@ const (
 
 // Paths inside the stage1 root file system (relative to it).
 const (
-	Stage2Dir        = "opt/stage2"
-	StatusDir        = "rkt/status"
-	EnvDir           = "rkt/env"
-	AppRecordDir     = "rkt/apps"
+	Stage2Dir    = "opt/stage2"
+	StatusDir    = "rkt/status"
+	EnvDir       = "rkt/env"
+	AppRecordDir = "rkt/apps"
+	// CredentialDir has a mount with the credentials of each app that has some.
+	CredentialDir    = "rkt/credentials"
 	SupervisorStatus = "rkt/supervisor-status"
 	UnitDir          = "rkt/units"
 	ResolvConf       = "etc/rkt-resolv.conf"

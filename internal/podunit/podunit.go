@@ -18,6 +18,8 @@ import (
 const (
 	DefaultUnitDir = "/usr/lib/systemd/system"
 	DefaultRkt     = "/usr/bin/rkt"
+	// DefaultOutputDir is what systemd gives to generators first.
+	DefaultOutputDir = "/run/systemd/generator"
 )
 
 // DropIn is the name of the drop-in in rkt@NAME.service.d.
@@ -31,6 +33,8 @@ type Options struct {
 	UnitDir string
 	// Rkt is the rkt program, for units that run it.
 	Rkt string
+	// OutputDir is where systemd finds the generator's output.
+	OutputDir string
 }
 
 func (o Options) rkt() string {
@@ -40,10 +44,12 @@ func (o Options) rkt() string {
 	return o.Rkt
 }
 
-// File is a file to write, its path relative to the output directory.
+// File is a file to write, its path relative to the output directory. A Secret
+// one is for root alone, as is its directory; nobody may print it.
 type File struct {
-	Path string
-	Data []byte
+	Path   string
+	Data   []byte
+	Secret bool
 }
 
 // Link is a symbolic link to make, its path relative to the output directory.
@@ -95,6 +101,7 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 	}
 	addDirectives(u, "Service", limits(p.Isolators))
 	addDirectives(u, "Service", devices(p))
+	secrets := credentials(u, p, opts)
 	addDirectives(u, "Service", p.Service)
 	data, err := u.Bytes()
 	if err != nil {
@@ -104,7 +111,8 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Files = append(append([]File{{p.UnitName() + ".d/" + DropIn, data}}, waiting.Files...), starting.Files...)
+	out.Files = append(append([]File{{Path: p.UnitName() + ".d/" + DropIn, Data: data}}, waiting.Files...), starting.Files...)
+	out.Files = append(out.Files, secrets...)
 	out.Links = append(append(links(p, opts), waiting.Links...), starting.Links...)
 	return out, nil
 }
@@ -237,7 +245,7 @@ func Broken(p *podfile.Pod, problems []podfile.Problem, opts Options) (Output, e
 		return out, err
 	}
 	unit := p.UnitName()
-	out.Files = []File{{unit, data}}
+	out.Files = []File{{Path: unit, Data: data}}
 	out.Links = links(p, opts)
 	for i := range out.Links {
 		// The link leads to the unit that is meant, not to the template.

@@ -19,7 +19,7 @@ func sockets(p *podfile.Pod, opts Options) (Output, error) {
 		if err != nil {
 			return err
 		}
-		out.Files = append(out.Files, File{name, data})
+		out.Files = append(out.Files, File{Path: name, Data: data})
 		if strings.HasSuffix(name, ".socket") {
 			out.Links = append(out.Links, Link{socketsTarget + name, "../" + name})
 		}

@@ -22,7 +22,7 @@ func triggers(p *podfile.Pod) (Output, error) {
 		if err != nil {
 			return out, err
 		}
-		out.Files = append(out.Files, File{t.name, data})
+		out.Files = append(out.Files, File{Path: t.name, Data: data})
 		out.Links = append(out.Links, Link{t.target + ".wants/" + t.name, "../" + t.name})
 	}
 	return out, nil

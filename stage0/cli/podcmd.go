@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/abi"
+	"github.com/rkt-systemd/rkt/internal/appcred"
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/podunit"
@@ -269,6 +270,10 @@ func (a *app) podShowCmd() *cobra.Command {
 			}
 			fmt.Fprintf(a.Stdout, "# private users: %s\n", privateUsersText(p))
 			for _, f := range out.Files {
+				if f.Secret {
+					fmt.Fprintf(a.Stdout, "\n# %s: a secret, %d bytes\n", f.Path, len(f.Data))
+					continue
+				}
 				fmt.Fprintf(a.Stdout, "\n# %s\n%s", f.Path, f.Data)
 			}
 			for _, l := range out.Links {
@@ -546,6 +551,9 @@ func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
 	owners := map[string]string{}
 	if len(ap.Systemd) > 0 {
 		s.Annotations = append(s.Annotations, [2]string{appunit.Annotation, appunit.Encode(ap.Systemd)})
+	}
+	if len(ap.Credentials) > 0 {
+		s.Annotations = append(s.Annotations, [2]string{appcred.Annotation, appcred.Encode(ap.Credentials)})
 	}
 	for _, m := range ap.Mounts {
 		sm := schema.Mount{Volume: types.ACName(m.Volume), Path: m.Path}

@@ -74,6 +74,9 @@ func FlyRun(ctx context.Context, env Env, args []string) error {
 	if err := flyFiles(p, s, r); err != nil {
 		return err
 	}
+	if err := mountCredentials(env, p.Apps, abi.IDRange{}); err != nil {
+		return err
+	}
 	if err := flyRegister(ctx, in); err != nil {
 		env.Log.Warnf("the pod is no machine of systemd-machined: %v", err)
 	}

@@ -193,6 +193,9 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	if err := apply(p, in.Facts.IDs, env.Log.Warnf); err != nil {
 		return err
 	}
+	if err := mountCredentials(env, p.Apps, in.Facts.IDs); err != nil {
+		return err
+	}
 	failpoint.Hit("stage1/applied")
 	if err := keepConfig(in); err != nil {
 		return err

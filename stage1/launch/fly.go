@@ -95,6 +95,9 @@ func (s *Spec) placeFly(kind Kind, leader int) error {
 	}
 	defer unix.Close(r.fd)
 	err = r.files(s.Binds)
+	if err == nil {
+		err = r.credentials(s)
+	}
 	if err == nil && (s.Notify || s.Watchdog) {
 		err = r.bindFile(Bind{Source: "/run/systemd/notify", Target: "/run/systemd/notify"})
 	}

@@ -90,7 +90,7 @@ func Exec(s *Spec, c Command) error {
 	}
 	env := append([]string{}, s.Env...)
 	for _, v := range c.Env {
-		env = setEnv(env, v)
+		env = SetEnv(env, v)
 	}
 	user := User{UID: s.UID, GID: s.GID, Groups: s.Groups}
 	if c.Kind == Handler {
@@ -169,12 +169,12 @@ func Exec(s *Spec, c Command) error {
 func (s *Spec) fromSystemd(env []string) ([]string, int) {
 	var names []string
 	if s.Notify || s.Watchdog {
-		env = setEnv(env, "NOTIFY_SOCKET=/run/systemd/notify")
+		env = SetEnv(env, "NOTIFY_SOCKET=/run/systemd/notify")
 		names = append(names, "WATCHDOG_USEC", "WATCHDOG_PID")
 	}
 	for _, n := range names {
 		if v, ok := os.LookupEnv(n); ok {
-			env = setEnv(env, n+"="+v)
+			env = SetEnv(env, n+"="+v)
 		}
 	}
 	if !s.Sockets || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
@@ -190,9 +190,9 @@ func (s *Spec) fromSystemd(env []string) ([]string, int) {
 		}
 	}
 	if len(keep) > 0 {
-		env = setEnv(env, "LISTEN_FDS="+strconv.Itoa(len(keep)))
-		env = setEnv(env, "LISTEN_PID="+os.Getenv("LISTEN_PID"))
-		env = setEnv(env, "LISTEN_FDNAMES="+fdNames)
+		env = SetEnv(env, "LISTEN_FDS="+strconv.Itoa(len(keep)))
+		env = SetEnv(env, "LISTEN_PID="+os.Getenv("LISTEN_PID"))
+		env = SetEnv(env, "LISTEN_FDNAMES="+fdNames)
 	}
 	return env, len(keep)
 }
@@ -245,7 +245,8 @@ func notifySocket(addr string) (int, error) {
 	return fd, nil
 }
 
-func setEnv(env []string, kv string) []string {
+// SetEnv sets a variable, NAME=VALUE, in a list of them.
+func SetEnv(env []string, kv string) []string {
 	name, _, _ := strings.Cut(kv, "=")
 	for i, have := range env {
 		if n, _, _ := strings.Cut(have, "="); n == name {

@@ -129,8 +129,8 @@ func FuzzInterpreter(f *testing.F) {
 
 func TestSetEnv(t *testing.T) {
 	env := []string{"A=1", "B=2"}
-	env = setEnv(env, "A=3=4")
-	env = setEnv(env, "C=")
+	env = SetEnv(env, "A=3=4")
+	env = SetEnv(env, "C=")
 	if want := []string{"A=3=4", "B=2", "C="}; !slices.Equal(env, want) {
 		t.Errorf("%q, want %q", env, want)
 	}

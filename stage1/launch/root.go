@@ -55,6 +55,7 @@ func enterRoot(s *Spec) error {
 		},
 		func() error { return r.run(notify) },
 		func() error { return r.files(s.Binds) },
+		func() error { return r.credentials(s) },
 		func() error {
 			if !s.MaskPaths {
 				return nil

@@ -81,6 +81,11 @@ type Spec struct {
 	Journal bool `json:"journal,omitempty"`
 	// Notify says that the app itself tells systemd when it is ready.
 	Notify bool `json:"notify,omitempty"`
+	// Credentials are files of CredentialsFrom, a mount of the pod's root that is
+	// shown at CredentialsAt.
+	Credentials     []Credential `json:"credentials,omitempty"`
+	CredentialsFrom string       `json:"credentialsFrom,omitempty"`
+	CredentialsAt   string       `json:"credentialsAt,omitempty"`
 	// Binds are single files of the pod shown in the app.
 	Binds []Bind `json:"binds,omitempty"`
 }

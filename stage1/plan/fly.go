@@ -37,6 +37,9 @@ func Fly(in Input) (*Plan, error) {
 	if err := p.flyVolumes(in, name, app); err != nil {
 		return nil, err
 	}
+	if err := credentials(ra, &s, path.Join(in.Facts.PodDir, podfs.Stage1Rootfs)); err != nil {
+		return nil, err
+	}
 	nameFiles(&s, in)
 	for i := range s.Binds {
 		s.Binds[i].Source = flySource(in.Facts.PodDir, s.Binds[i].Source)

@@ -258,6 +258,9 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	if err != nil {
 		return err
 	}
+	if err := credentials(ra, &s, "/"); err != nil {
+		return err
+	}
 	nameFiles(&s, in)
 	p.Apps = append(p.Apps, s)
 	// The contract's copy of the environment, for other programs that enter.

@@ -104,6 +104,10 @@ func apps() []Key {
 		{"apps[].ports[].protocol", "enum(tcp udp sctp)", "that of the image, else tcp", "", since, "Its protocol."},
 		{"apps[].ports[].count", "integer(1 65535)", "1", "", since, "How many ports from that number on."},
 		{"apps[].ports[].socketActivated", "boolean", "that of the image", "", since, "The app takes the socket of this port from systemd (sd_listen_fds(3))."},
+		{"apps[].credentials", "list(string or object)", "none", "", since, "Names of credentials in rkt.credentials that the app gets, in $CREDENTIALS_DIRECTORY."},
+		{"apps[].credentials[].name", "string", "needed", "", since, "Name of the credential."},
+		{"apps[].credentials[].file", "path", "none", "", since, "A path of the app at which it is seen, too."},
+		{"apps[].credentials[].env", "pattern(^[A-Za-z_][A-Za-z0-9_]*$)", "none", "", since, "A variable that holds the path of the file."},
 		{"apps[].readOnlyRootFS", "boolean", "false", "--readonly-rootfs", since, "The app's root can only be read."},
 		{"apps[].annotations", environment, "none", "--annotation", since, "Annotations of the app."},
 		{"apps[].annotations[].name", "identifier", "needed", "", since, "Name of the annotation."},
@@ -199,6 +203,10 @@ func rkt() []Key {
 		{p + "dnsOpt", words, "none", "--dns-opt", since, "Same as dnsOptions."},
 		{p + "dnsDomain", "string", "none", "--dns-domain", since, "Local domain."},
 		{p + "hostsEntries", words, "none", "--hosts-entry", since, "Lines of the apps' /etc/hosts: IP=NAME, or host."},
+		{p + "credentials", "map(object)", "none", "LoadCredential=, LoadCredentialEncrypted=, SetCredentialEncrypted=", since, "Secrets for those apps that name them; each has one of the keys below."},
+		{p + "credentials.NAME.load", "path", "", "LoadCredential=", since, "A file or socket that is read when the pod starts."},
+		{p + "credentials.NAME.set", "string", "", "LoadCredential= of a file that only root can read", since, "The secret itself, as it is; only root should be able to read the pod file."},
+		{p + "credentials.NAME.encrypted", `pattern(^/|^[A-Za-z0-9+/= \n]+$)`, "", "LoadCredentialEncrypted=, SetCredentialEncrypted=", since, "What systemd-creds encrypt --name=NAME has made: the path of its file, or its text."},
 		{p + "ipc", "enum(auto private parent)", "auto", "--ipc", since, "System V IPC and POSIX queues: the pod's own, or those of the host."},
 	}
 }
