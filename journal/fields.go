@@ -25,11 +25,14 @@ const (
 	KeyImageID = "image_id"
 	KeyStage   = "stage"
 	KeyError   = "error" // logrus.ErrorKey
+	// KeyMessageID is a kind of message that the journal's catalog explains.
+	KeyMessageID = "message_id"
 )
 
 // Fields that journald or every writer sets and rkt reads.
 const (
 	fieldMessage    = "MESSAGE"
+	fieldMessageID  = "MESSAGE_ID"
 	fieldPriority   = "PRIORITY"
 	fieldIdentifier = "SYSLOG_IDENTIFIER"
 	fieldCursor     = "__CURSOR"
@@ -51,6 +54,8 @@ func FieldName(key string) string {
 		return FieldPodName
 	case KeyPodUUID:
 		return FieldPodUUID
+	case KeyMessageID:
+		return fieldMessageID
 	}
 	name := "RKT_" + strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(key))
 	if !ValidField(name) {

@@ -85,6 +85,8 @@ func (p *parser) app(v *jsonpos.Value, path string) App {
 			app.Stdio.In = p.stream(m.Value, at, m.Key)
 		case "stdout":
 			app.Stdio.Out = p.stream(m.Value, at, m.Key)
+		case "update":
+			app.Update = p.oneOf(m.Value, at, updatePolicies)
 		case "stderr":
 			app.Stdio.Err = p.stream(m.Value, at, m.Key)
 		default:

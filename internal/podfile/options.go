@@ -49,6 +49,8 @@ func (p *parser) rkt(v *jsonpos.Value) {
 					o.InsecureOptions = append(o.InsecureOptions, part)
 				}
 			}
+		case "update":
+			p.update(m.Value, at)
 		case "dns":
 			o.DNS, _ = p.oneOrMore(m.Value, at)
 		case "dnsSearch":

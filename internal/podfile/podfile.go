@@ -103,6 +103,8 @@ type App struct {
 	Credentials []appcred.Credential
 	// Systemd are directives of the app's own unit.
 	Systemd []appunit.Directive
+	// Update is the app's own policy of updates, "" for the pod's.
+	Update string
 }
 
 // Image says which image an app runs: Ref alone, or ID, or Name with Labels
@@ -228,6 +230,7 @@ type Options struct {
 	HostsEntries []string
 	IPC          string // "", "auto", "private" or "parent"
 	PrivateUsers *bool  // nil: where the pod can have them
+	Update       Update
 	// Environment is set over the images' and under the apps' own; that of the
 	// files, of which one with a "-" before its path may be missing, under it.
 	Environment      []NameValue

@@ -18,6 +18,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/lock"
 	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/stage0/declared"
 	"github.com/rkt-systemd/rkt/stage0/store"
 	"github.com/rkt-systemd/rkt/stage0/tree"
 )
@@ -179,7 +180,7 @@ func (a *app) imageGC(ctx context.Context, o gcOptions) (*gcJSON, error) {
 		errs = append(errs, a.gcImages(ctx, st, p, o, out))
 	}
 	if !o.dry {
-		errs = append(errs, a.gcLeftovers(ctx, st, o, out))
+		errs = append(errs, a.gcLeftovers(ctx, st, o, out), a.gcRecords(st, o))
 	}
 	used, err := usage(st)
 	if out.Used = used; o.dry {
@@ -340,6 +341,27 @@ func (a *app) gcLeftovers(ctx context.Context, st *stores, o gcOptions, out *gcJ
 	freed, err := st.store.Clean(ctx, age)
 	out.LeftoverBytes = freed
 	errs := []error{err, st.trees.Clean(ctx), st.trees.Settle()}
+	return errors.Join(errs...)
+}
+
+// gcRecords forgets pods that nobody declares any more, once the grace period is
+// over.
+func (a *app) gcRecords(st *stores, o gcOptions) error {
+	x, err := podfile.Scan(o.pods)
+	if err != nil {
+		return nil //nolint:nilerr // said already; nothing is known of what is declared
+	}
+	names, err := declared.Names(st.dir)
+	errs := []error{err}
+	for _, name := range names {
+		d, err := declared.Open(st.dir, name)
+		if declares(x, name) || err != nil || d.Changed().After(time.Now().Add(-o.grace)) {
+			continue
+		}
+		if err := d.Remove(); !errors.Is(err, declared.ErrUpdating) {
+			errs = append(errs, err)
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/buildinfo"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/stage0/declared"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 	"github.com/rkt-systemd/rkt/stage0/store"
@@ -84,6 +85,7 @@ func (a *app) protectDeclared(st *stores, p *protection, o podfile.SearchOptions
 	if err != nil {
 		p.doubts = append(p.doubts, err)
 	}
+	p.generations(st, x)
 	for _, e := range x.Entries() {
 		if e.Bad != "" {
 			continue
@@ -121,6 +123,41 @@ func (a *app) protectFile(st *stores, p *protection, f *podfile.Pod) {
 	if s := f.Rkt.Stage1; s != "" {
 		p.reference(st, s, why)
 	}
+}
+
+// generations finds what the kept generations of declared pods need. They
+// count as long as somebody declares the pod.
+func (p *protection) generations(st *stores, x *podfile.Index) {
+	names, err := declared.Names(st.dir)
+	if err != nil {
+		p.doubts = append(p.doubts, err)
+	}
+	for _, name := range names {
+		if !declares(x, name) {
+			continue
+		}
+		d, err := declared.Open(st.dir, name)
+		if err == nil {
+			var gs []declared.Generation
+			gs, err = d.Generations()
+			for _, g := range gs {
+				for _, ap := range g.Apps {
+					if r, err := st.store.Resolve(ap.ID); err == nil {
+						p.image(r.Key, fmt.Sprintf("generation %d of declared pod %s", g.Number, name))
+					}
+				}
+			}
+		}
+		if err != nil {
+			p.doubts = append(p.doubts, err)
+		}
+	}
+}
+
+// declares says whether a pod of the name has a file, be it a template's.
+func declares(x *podfile.Index, name string) bool {
+	prefix, _, instance := strings.Cut(name, "@")
+	return x.Has(name) || instance && x.Has(prefix+"@")
 }
 
 // protectStage1 finds the default stage1 image.

@@ -9,14 +9,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/lock"
+	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/stage0/tree"
 )
 
 func (a *app) imageRmCmd() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use: "rm IMAGE…", Short: "Remove images from the store",
 		Long: `Remove images. Pods made from them keep running and can still be started: they hold what they need. As root, what
-was unpacked of the images goes, too, as far as no pod uses it.
+was unpacked of the images goes, too, as far as no pod uses it. An image that a generation of a declared pod needs stays,
+unless --force is given: without it the pod could not start, or not be rolled back (rkt pod history).
 
   rkt image rm sha512-7ba2
   rkt image rm example.com/web:1.2 docker://nginx`,
@@ -40,7 +43,22 @@ was unpacked of the images goes, too, as far as no pod uses it.
 				}
 			}
 			removed := 0
+			needed := &protection{images: map[string]string{}, trees: map[string]string{}}
+			if x, err := podfile.Scan(podfile.SearchOptions{}); !force {
+				if err != nil {
+					a.log.Warn(err)
+				}
+				needed.generations(st, x)
+			}
+			for _, err := range needed.doubts {
+				a.log.Warn(err)
+			}
 			for _, k := range keys {
+				if why := needed.images[k]; why != "" {
+					a.log.Errorf("image %s is that of %s: it stays without --force", k, why)
+					failed++
+					continue
+				}
 				if err := st.store.Remove(k); err != nil {
 					a.log.Error(err)
 					failed++
@@ -60,6 +78,8 @@ was unpacked of the images goes, too, as far as no pod uses it.
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "remove also what generations of declared pods need")
+	return cmd
 }
 
 // dropTrees removes the trees of images that are gone and that no pod uses. What

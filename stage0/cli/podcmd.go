@@ -33,7 +33,8 @@ func (a *app) podCmd() *cobra.Command {
 It is the unit rkt@NAME.service: systemctl daemon-reload, then systemctl start rkt@NAME.`,
 	}
 	a.group(cmd)
-	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd(), a.podReloadCmd(), a.podProxyCmd())
+	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd(), a.podReloadCmd(), a.podProxyCmd(),
+		a.podFetchCmd(), a.podUpdateCmd(), a.podRollbackCmd(), a.podHistoryCmd())
 	return cmd
 }
 
@@ -186,8 +187,8 @@ column and JSON path. The exit status is 0 when no file has an error; warnings d
 	return cmd
 }
 
-// declared reports whether a pod file has the name.
-func declared(name string) bool {
+// isDeclared reports whether a pod file has the name.
+func isDeclared(name string) bool {
 	x, err := podfile.Scan(podfile.SearchOptions{})
 	return err == nil && x.Has(name)
 }
@@ -195,7 +196,7 @@ func declared(name string) bool {
 func checkArg(arg string, check func([]podfile.Problem)) error {
 	st, err := os.Stat(arg)
 	switch {
-	case err != nil || !strings.ContainsAny(arg, "/.") && declared(arg):
+	case err != nil || !strings.ContainsAny(arg, "/.") && isDeclared(arg):
 		_, p := podfile.Load(podfile.SearchOptions{}, arg)
 		check(p)
 	case st.IsDir():
@@ -316,13 +317,11 @@ func (a *app) podRunCmd() *cobra.Command {
 			return exactArgs(1, "the name of a declared pod")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			a.insecureGiven = cmd.Flags().Changed("insecure-options")
 			journal.SetField(a.log, journal.KeyPodName, args[0])
 			p, err := a.loadPod(args[0])
 			if err != nil {
 				return err
-			}
-			if len(p.Rkt.InsecureOptions) > 0 && !cmd.Flags().Changed("insecure-options") {
-				a.insecureOptions = strings.Join(p.Rkt.InsecureOptions, ",")
 			}
 			r, err := a.declared(cmd.Context(), p)
 			if err != nil {
@@ -348,11 +347,11 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy, err := image.ParsePullPolicy(orElse(p.Rkt.PullPolicy, string(image.PullNew)))
+	f, err := a.podFetcher(st, p)
 	if err != nil {
 		return nil, err
 	}
-	f, err := a.fetcher(st, policy)
+	rec, err := a.records(st, p.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -375,16 +374,15 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	var images []image.Image
-	for i, ap := range p.Apps {
-		img, err := declaredImage(ctx, st, f, ap.Image)
-		if err != nil {
-			return nil, fmt.Errorf("app %d (%s): %w", i+1, orDash(ap.Name), err)
-		}
-		images = append(images, img)
+	found, err := rec.resolve(ctx, st, f, p)
+	if err != nil {
+		return nil, err
 	}
-	r.Manifest, r.Apps, err = spec.Manifest(images)
-	return r, err
+	if r.Manifest, r.Apps, err = spec.Manifest(found.images); err != nil {
+		return nil, err
+	}
+	rec.note(found, p)
+	return r, nil
 }
 
 // privateUsers says whether a declared pod gets private users when its file does
@@ -416,28 +414,6 @@ func privateUsersText(p *podfile.Pod) string {
 		return `an own range ("privateUsers": true)`
 	}
 	return `none ("privateUsers": false)`
-}
-
-func declaredImage(ctx context.Context, st *stores, f *image.Fetcher, i podfile.Image) (image.Image, error) {
-	text := i.Ref
-	switch {
-	case i.ID != "":
-		text = i.ID
-	case text == "":
-		text = i.Name
-		for _, l := range i.Labels {
-			text += "," + l.Name + "=" + l.Value
-		}
-	}
-	ref, err := image.ParseRef(text)
-	if err != nil {
-		return image.Image{}, err
-	}
-	img, err := fetchRendered(ctx, st, f, ref, "")
-	if err == nil && i.ID != "" && i.Name != "" && img.Name != i.Name {
-		err = fmt.Errorf("image %s is named %q, not %q", i.ID, img.Name, i.Name)
-	}
-	return img, err
 }
 
 func declaredSpec(p *podfile.Pod) (*prepare.PodSpec, error) {

@@ -66,8 +66,11 @@ type app struct {
 	userConfig      string
 	insecureOptions string
 	trustHTTPS      bool
+	// insecureGiven says that --insecure-options was given: it wins over pod files.
+	insecureGiven bool
 
-	conf *config.Config
+	conf     *config.Config
+	progress image.Progress
 }
 
 // hinted is an error with one thing to do about it.
@@ -290,18 +293,26 @@ func (a *app) stores() (*stores, error) {
 func (a *app) insecure() (image.Insecure, error) { return image.ParseInsecure(a.insecureOptions) }
 
 func (a *app) fetcher(st *stores, policy image.PullPolicy) (*image.Fetcher, error) {
-	c, err := a.config()
-	if err != nil {
-		return nil, err
-	}
 	insecure, err := a.insecure()
 	if err != nil {
 		return nil, err
 	}
-	progress := image.NewProgress(a.Stderr, a.Terminal, a.Getenv("NOTIFY_SOCKET"))
-	a.log.SetOutput(image.LogWriter(progress, a.log.Out))
+	return a.fetcherWith(st, policy, insecure)
+}
+
+// fetcherWith makes a fetcher. All of one invocation share what they show of
+// their progress.
+func (a *app) fetcherWith(st *stores, policy image.PullPolicy, insecure image.Insecure) (*image.Fetcher, error) {
+	c, err := a.config()
+	if err != nil {
+		return nil, err
+	}
+	if a.progress == nil {
+		a.progress = image.NewProgress(a.Stderr, a.Terminal, a.Getenv("NOTIFY_SOCKET"))
+		a.log.SetOutput(image.LogWriter(a.progress, a.log.Out))
+	}
 	f := &image.Fetcher{Store: st.store, Keys: keystore.New(a.systemConfig, a.localConfig), Config: c, Insecure: insecure, Policy: policy,
-		TrustKeysFromHTTPS: a.trustHTTPS, Progress: progress, Log: a.log, Ask: a.askKeys}
+		TrustKeysFromHTTPS: a.trustHTTPS, Progress: a.progress, Log: a.log, Ask: a.askKeys}
 	if a.EUID == 0 && tree.SupportsOverlay(st.dir) == nil {
 		f.Trees = st.trees
 	}

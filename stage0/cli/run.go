@@ -343,9 +343,14 @@ func fetchRendered(ctx context.Context, st *stores, f *image.Fetcher, ref image.
 	if err != nil {
 		return img, err
 	}
+	return rendered(ctx, st, img, ref.Text)
+}
+
+// rendered unpacks an image of the store; see fetchRendered.
+func rendered(ctx context.Context, st *stores, img image.Image, text string) (image.Image, error) {
 	t, err := st.trees.Render(ctx, img.Key)
 	if err != nil {
-		return img, fmt.Errorf("unpacking image %q: %w", ref.Text, err)
+		return img, fmt.Errorf("unpacking image %q: %w", text, err)
 	}
 	img.Manifest, err = t.Manifest()
 	return img, err

@@ -154,8 +154,8 @@ func (f *fixture) forget(names ...string) {
 	f.t.Helper()
 	var units, files []string
 	for _, n := range names {
-		units = append(units, "rkt@"+n+".socket", "rkt@"+n+".timer", "rkt@"+n+".path", "'rkt-proxy-"+strings.NewReplacer("-", "?x2d", "@", "?x40").Replace(n)+"-*'", "rkt@"+n+".service")
-		files = append(files, "/etc/rkt/pods/"+n+".json", "/etc/rkt/pods/"+n+".json.d")
+		units = append(units, "rkt@"+n+".socket", "rkt@"+n+".timer", "rkt@"+n+".path", "'rkt-proxy-"+strings.NewReplacer("-", "?x2d", "@", "?x40").Replace(n)+"-*'", "rkt@"+n+".service", "rkt-fetch@"+n+".service")
+		files = append(files, "/etc/rkt/pods/"+n+".json", "/etc/rkt/pods/"+n+".json.d", "/var/lib/rkt/declared/"+n)
 	}
 	script := fmt.Sprintf(`
 		systemctl stop %[1]s 2>/dev/null || true

@@ -271,6 +271,7 @@ case_gc_orphan() { # the directory of a dead pod is removed by hand
 }
 case_gc_prepared() { started; must rkt prepare $IMG; killed "$1" rkt gc --grace-period=0 --expire-prepared=0; next gc; }
 case_gc_store() {
+  rm -f /etc/rkt/pods/$POD.json # what a declared pod needs stays
   must rkt fetch $IMG
   must rkt image rm example.com/busybox
   started
@@ -288,6 +289,7 @@ case_rm() {
   next rkt rm "$(uuid_in run)"
 }
 case_image_rm() {
+  rm -f /etc/rkt/pods/$POD.json # what a declared pod needs stays
   must rkt fetch $IMG
   started
   killed "$1" rkt image rm example.com/busybox
