@@ -10,7 +10,7 @@ import (
 // laterKeys are options of `rkt run` that a pod file cannot have yet. They are
 // errors, not warnings: a pod must not run without what its file asks for.
 const laterKeys = " journal " +
-	"profile mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
+	"mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
 
 const insecureOptions = " none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all "
 
@@ -63,6 +63,8 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			o.HostsEntries, _ = p.oneOrMore(m.Value, at)
 		case "ipc":
 			o.IPC = p.oneOf(m.Value, at, " auto private parent ")
+		case "profile":
+			o.Profile = p.oneOf(m.Value, at, profiles)
 		case "environment":
 			o.Environment = p.nameValues(m.Value, at, checkEnvName)
 		case "environmentFiles":

@@ -130,6 +130,9 @@ func (p *parser) document(root *jsonpos.Value) {
 			p.unknown(m, "", podKeys)
 		}
 	}
+	if !Failed(p.problems) {
+		p.applyProfile(root)
+	}
 	if v := root.Member("ports"); v != nil {
 		p.checkActivated(v)
 	}

@@ -231,6 +231,7 @@ type Options struct {
 	IPC          string // "", "auto", "private" or "parent"
 	PrivateUsers *bool  // nil: where the pod can have them
 	Update       Update
+	Profile      string // "", or one of the profiles of profile.go
 	// Environment is set over the images' and under the apps' own; that of the
 	// files, of which one with a "-" before its path may be missing, under it.
 	Environment      []NameValue

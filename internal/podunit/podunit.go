@@ -99,6 +99,7 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 		// a pod that is started by hand has its sockets, too
 		u.Set("Service", "Sockets", p.SocketName())
 	}
+	addDirectives(u, "Service", profile(p))
 	addDirectives(u, "Service", limits(p.Isolators))
 	addDirectives(u, "Service", devices(p))
 	secrets := credentials(u, p, opts)

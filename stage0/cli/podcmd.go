@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -18,7 +16,6 @@ import (
 	"github.com/rkt-systemd/rkt/internal/appcred"
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/podfile"
-	"github.com/rkt-systemd/rkt/internal/podunit"
 	"github.com/rkt-systemd/rkt/internal/stdio"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/image"
@@ -33,7 +30,7 @@ func (a *app) podCmd() *cobra.Command {
 It is the unit rkt@NAME.service: systemctl daemon-reload, then systemctl start rkt@NAME.`,
 	}
 	a.group(cmd)
-	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podRunCmd(), a.podReloadCmd(), a.podProxyCmd(),
+	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podDiffCmd(), a.podSecurityCmd(), a.podRunCmd(), a.podReloadCmd(), a.podProxyCmd(),
 		a.podFetchCmd(), a.podUpdateCmd(), a.podRollbackCmd(), a.podHistoryCmd())
 	return cmd
 }
@@ -130,95 +127,10 @@ func (a *app) newestRuns() (map[string]runOf, error) {
 	return out, err
 }
 
-func (a *app) podCheckCmd() *cobra.Command {
-	var format string
-	var fail bool
-	cmd := &cobra.Command{
-		Use: "check [NAME|FILE|DIR…]", Short: "Check pod files",
-		Long: `Check pod files: those named, those of a directory, or all in the search path. Every problem is printed with file, line,
-column and JSON path. The exit status is 0 when no file has an error; warnings do not count.`,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
-				return err
-			}
-			problems := []podfile.Problem{}
-			checked := 0
-			check := func(p []podfile.Problem) {
-				checked++
-				problems = append(problems, p...)
-			}
-			if len(args) == 0 {
-				entries, err := podfile.List(podfile.SearchOptions{})
-				if err != nil {
-					return err
-				}
-				for _, e := range entries {
-					if !e.Masked {
-						_, p := podfile.Load(podfile.SearchOptions{}, e.Name)
-						check(p)
-					}
-				}
-			}
-			for _, arg := range args {
-				if err := checkArg(arg, check); err != nil {
-					return err
-				}
-			}
-			if format != "" {
-				if err := printJSON(a.Stdout, format, problems); err != nil {
-					return err
-				}
-			} else {
-				for _, p := range problems {
-					fmt.Fprintf(a.Stderr, "%s: %s\n", p.Severity, p.Error())
-				}
-				if len(problems) == 0 {
-					fmt.Fprintf(a.Stdout, "%d pod file(s) checked, no problems\n", checked)
-				}
-			}
-			if podfile.Failed(problems) || fail {
-				return errSilent
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&format, "format", "", "`json` or json-pretty instead of lines")
-	cmd.Flags().BoolVar(&fail, "fail", false, "fail even without problems (for units of pods that were broken at the last daemon-reload)")
-	return cmd
-}
-
 // isDeclared reports whether a pod file has the name.
 func isDeclared(name string) bool {
 	x, err := podfile.Scan(podfile.SearchOptions{})
 	return err == nil && x.Has(name)
-}
-
-func checkArg(arg string, check func([]podfile.Problem)) error {
-	st, err := os.Stat(arg)
-	switch {
-	case err != nil || !strings.ContainsAny(arg, "/.") && isDeclared(arg):
-		_, p := podfile.Load(podfile.SearchOptions{}, arg)
-		check(p)
-	case st.IsDir():
-		files, err := filepath.Glob(filepath.Join(arg, "*.json"))
-		if err != nil {
-			return err
-		}
-		for _, f := range files {
-			if err := checkArg(f, check); err != nil {
-				return err
-			}
-		}
-	default:
-		abs, err := filepath.Abs(arg)
-		if err != nil {
-			return err
-		}
-		// as it would be read where it lies, with its drop-ins
-		_, p := podfile.Load(podfile.SearchOptions{Dirs: []string{filepath.Dir(abs)}}, strings.TrimSuffix(filepath.Base(abs), ".json"))
-		check(p)
-	}
-	return nil
 }
 
 // loadPod reads a declared pod, reporting all its problems.
@@ -248,41 +160,6 @@ func (a *app) loadPod(name string) (*podfile.Pod, error) {
 		}
 	}
 	return nil, hint(first, "rkt pod check %s", name)
-}
-
-func (a *app) podShowCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "show NAME", Short: "Show what systemd gets for a declared pod", Args: exactArgs(1, "the name of a declared pod"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			p, err := a.loadPod(args[0])
-			if err != nil {
-				return err
-			}
-			out, err := podunit.Pod(p, podunit.Options{})
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(a.Stdout, "# pod %s, unit %s, machine %s\n", p.Name, p.UnitName(), p.MachineName())
-			for _, f := range p.Files {
-				fmt.Fprintf(a.Stdout, "# file %s\n", f)
-			}
-			for _, ap := range p.Apps {
-				fmt.Fprintf(a.Stdout, "# app %s, image %s\n", orDash(ap.Name), imageText(ap.Image))
-			}
-			fmt.Fprintf(a.Stdout, "# private users: %s\n", privateUsersText(p))
-			for _, f := range out.Files {
-				if f.Secret {
-					fmt.Fprintf(a.Stdout, "\n# %s: a secret, %d bytes\n", f.Path, len(f.Data))
-					continue
-				}
-				fmt.Fprintf(a.Stdout, "\n# %s\n%s", f.Path, f.Data)
-			}
-			for _, l := range out.Links {
-				fmt.Fprintf(a.Stdout, "\n# %s -> %s\n", l.Path, l.Target)
-			}
-			return nil
-		},
-	}
 }
 
 func orDash(s string) string {
@@ -327,10 +204,15 @@ func (a *app) podRunCmd() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("pod %q: %w", p.Name, err)
 			}
-			return a.launch(cmd.Context(), r, startOptions{net: p.Rkt.Net, hostname: orElse(p.Rkt.Hostname, p.MachineName()), ipc: p.Rkt.IPC,
-				names: nameOptions{dns: p.Rkt.DNS, search: p.Rkt.DNSSearch, options: p.Rkt.DNSOptions, domain: p.Rkt.DNSDomain, hosts: p.Rkt.HostsEntries}})
+			return a.launch(cmd.Context(), r, declaredOptions(p))
 		},
 	}
+}
+
+// declaredOptions is how a declared pod is started.
+func declaredOptions(p *podfile.Pod) startOptions {
+	return startOptions{net: p.Rkt.Net, hostname: orElse(p.Rkt.Hostname, p.MachineName()), ipc: p.Rkt.IPC,
+		names: nameOptions{dns: p.Rkt.DNS, search: p.Rkt.DNSSearch, options: p.Rkt.DNSOptions, domain: p.Rkt.DNSDomain, hosts: p.Rkt.HostsEntries}}
 }
 
 func orElse(s, def string) string {
@@ -360,13 +242,7 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	if _, ok := a.unitUUID(); ok {
 		r.Unit = p.UnitName()
 	}
-	var o image.Stage1Options
-	if s := p.Rkt.Stage1; strings.HasPrefix(s, "/") {
-		o.Path = s
-	} else {
-		o.Name = s
-	}
-	if r.Stage1, err = f.FindStage1(ctx, o); err != nil {
+	if r.Stage1, err = f.FindStage1(ctx, declaredStage1(p)); err != nil {
 		return nil, fmt.Errorf("finding the stage1 image: %w", err)
 	}
 	r.PrivateUsers = privateUsers(p, r.Stage1.Manifest)
@@ -383,6 +259,13 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	}
 	rec.note(found, p)
 	return r, nil
+}
+
+func declaredStage1(p *podfile.Pod) image.Stage1Options {
+	if s := p.Rkt.Stage1; strings.HasPrefix(s, "/") {
+		return image.Stage1Options{Path: s}
+	}
+	return image.Stage1Options{Name: p.Rkt.Stage1}
 }
 
 // privateUsers says whether a declared pod gets private users when its file does

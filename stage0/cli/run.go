@@ -478,14 +478,19 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 	}); err != nil {
 		return errors.Join(err, h.Close())
 	}
+	return a.handoff(h, stage1, a.runArguments(&so, names, insecure, ids, prepare.Mutable(m), h.UUID))
+}
+
+// runArguments are those of stage1's run entrypoint.
+func (a *app) runArguments(so *startOptions, names *nameFiles, insecure image.Insecure, ids abi.IDRange, mutable bool, uuid string) abi.Run {
 	run := abi.Run{Debug: a.debug, Net: splitNet(so.net), LocalConfig: a.localConfig, Hostname: so.hostname, Interactive: so.interactive,
 		DisableCaps: insecure.Has(image.InsecureCapabilities), DisablePaths: insecure.Has(image.InsecurePaths),
-		DisableSeccomp: insecure.Has(image.InsecureSeccomp), ResolvMode: names.resolvMode, HostsMode: names.hostsMode, IPC: so.ipc, Mutable: prepare.Mutable(m),
-		UUID: h.UUID}
+		DisableSeccomp: insecure.Has(image.InsecureSeccomp), ResolvMode: names.resolvMode, HostsMode: names.hostsMode, IPC: so.ipc, Mutable: mutable,
+		UUID: uuid}
 	if ids.Count > 0 {
 		run.PrivateUsers = ids.String()
 	}
-	return a.handoff(h, stage1, run)
+	return run
 }
 
 func splitNet(values []string) []string {

@@ -4,6 +4,7 @@
 package handoff
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -234,6 +235,47 @@ func Network(ctx context.Context, dir, tree string, m *schema.ImageManifest, n a
 		return fmt.Errorf("reading what the stage1 entrypoint %q tells: %w", filepath.Base(prog), decodeErr)
 	}
 	return nil
+}
+
+// Plan runs the plan entrypoint out of a rendered tree.
+func Plan(ctx context.Context, tree string, m *schema.ImageManifest, q *abi.PlanRequest) (*abi.Plan, error) {
+	prog, err := entrypoint(m, abi.AnnotationPlan, tree)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	var out, stderr limited
+	out.max, stderr.max = abi.MaxPlan, 64<<10
+	cmd := exec.CommandContext(ctx, prog)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(b), &out, &stderr
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if err := cmd.Run(); err != nil {
+		if text := bytes.TrimSpace(stderr.Bytes()); len(text) > 0 {
+			return nil, errors.New(strings.TrimPrefix(string(text), "stage1: "))
+		}
+		return nil, fmt.Errorf("running the stage1 entrypoint %q: %w", filepath.Base(prog), err)
+	}
+	p := &abi.Plan{}
+	if err := json.Unmarshal(out.Bytes(), p); err != nil {
+		return nil, fmt.Errorf("reading what the stage1 entrypoint %q tells: %w", filepath.Base(prog), err)
+	}
+	return p, nil
+}
+
+// limited keeps what is written, and fails beyond a limit.
+type limited struct {
+	bytes.Buffer
+	max int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	if l.Len()+len(b) > l.max {
+		return 0, errors.New("it says too much")
+	}
+	return l.Buffer.Write(b)
 }
 
 func child(ctx context.Context, dir, tree string, m *schema.ImageManifest, annotation string, args []string) error {

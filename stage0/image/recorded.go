@@ -16,6 +16,20 @@ import (
 // admitted is how that was verified then. The image must still be whole, and
 // what lets the reference's images in must still let it in.
 func (f *Fetcher) Recorded(ref Ref, id, admitted string) (Image, error) {
+	img, err := f.LocateRecorded(ref, id, admitted)
+	if err != nil {
+		return Image{}, err
+	}
+	// The time of last use keeps the image from being collected; losing it is
+	// no reason to fail.
+	if err := f.Store.Touch(img.Key); err != nil {
+		f.log().WithError(err).Debug("noting the use of an image, ignoring")
+	}
+	return img, nil
+}
+
+// LocateRecorded is Recorded for who will not use the image: nothing is noted.
+func (f *Fetcher) LocateRecorded(ref Ref, id, admitted string) (Image, error) {
 	r, err := f.Store.Resolve(id)
 	if err != nil {
 		return Image{}, err
@@ -26,16 +40,7 @@ func (f *Fetcher) Recorded(ref Ref, id, admitted string) (Image, error) {
 	if ref.Kind != KindHash && !f.acceptableRecord(ref, r, admitted) {
 		return Image{}, &NotStoredError{ref.Text, "it was stored without being verified as is demanded now"}
 	}
-	img, err := f.image(r)
-	if err != nil {
-		return Image{}, err
-	}
-	// The time of last use keeps the image from being collected; losing it is
-	// no reason to fail.
-	if err := f.Store.Touch(img.Key); err != nil {
-		f.log().WithError(err).Debug("noting the use of an image, ignoring")
-	}
-	return img, nil
+	return f.image(r)
 }
 
 func (f *Fetcher) acceptableRecord(ref Ref, r store.Record, admitted string) bool {

@@ -199,6 +199,7 @@ func rkt() []Key {
 		{p + "insecureOptions", words, "none", "--insecure-options", since, "Checks to leave out: none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all."},
 		{p + "noOverlay", "boolean", "false", "--no-overlay", since, "Copy images instead of mounting overlays."},
 		{p + "privateUsers", "boolean", "true, with the host's network false", "--private-users", since, "The pod has user ids of its own; its root is nobody on the host."},
+		{p + "profile", "enum(default strict trusted nonetwork)", "default", "see docs/profiles.md", since, "A set of isolation settings for the unit and each app, under what the file says itself."},
 		{p + "environment", environment, "none", "--set-env", since, "Variables of all apps, over those of the images; what an app sets itself wins."},
 		{p + "environment[].name", "string", "needed", "", since, "Name of the variable."},
 		{p + "environment[].value", "string", "empty", "", since, "Its value."},

@@ -98,7 +98,7 @@ func run(flavor, out, version, stage1, stage2, arch string) error {
 		}
 		tree[name] = entry{mode: 0o755, data: b}
 	}
-	for _, n := range []string{"run", "enter", "gc", "stop", "attach", "app-add", "app-start", "app-stop", "app-rm", "network"} {
+	for _, n := range []string{"run", "enter", "gc", "stop", "attach", "app-add", "app-start", "app-stop", "app-rm", "network", "plan"} {
 		tree["ex/"+n] = entry{link: "../init", isLink: true}
 	}
 	for name, p := range map[string]filtergen.Policy{"pod": filtergen.Pod(), "app": filtergen.App()} {
@@ -125,7 +125,7 @@ func run(flavor, out, version, stage1, stage2, arch string) error {
 	}
 	m, err := manifest(buildinfo.Stage1Name, version, arch, []pair{{abi.AnnotationRun, "/ex/run"}, {abi.AnnotationEnter, "/ex/enter"},
 		{abi.AnnotationGC, "/ex/gc"}, {abi.AnnotationStop, "/ex/stop"}, {abi.AnnotationAttach, "/ex/attach"},
-		{abi.AnnotationAppAdd, "/ex/app-add"}, {abi.AnnotationAppStart, "/ex/app-start"}, {abi.AnnotationAppStop, "/ex/app-stop"}, {abi.AnnotationAppRm, "/ex/app-rm"}, {abi.AnnotationNetwork, "/ex/network"},
+		{abi.AnnotationAppAdd, "/ex/app-add"}, {abi.AnnotationAppStart, "/ex/app-start"}, {abi.AnnotationAppStop, "/ex/app-stop"}, {abi.AnnotationAppRm, "/ex/app-rm"}, {abi.AnnotationNetwork, "/ex/network"}, {abi.AnnotationPlan, "/ex/plan"},
 		{abi.AnnotationVer, fmt.Sprint(abi.Version)}, {abi.AnnotationPrivateUsers, "true"}})
 	if err != nil {
 		return err

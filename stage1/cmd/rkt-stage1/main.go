@@ -68,6 +68,8 @@ func main() {
 		err = entrypoint.AppRm(ctx, env, os.Args[1:])
 	case "network":
 		err = entrypoint.Network(ctx, os.Args[1:])
+	case "plan":
+		err = entrypoint.Plan(os.Stdin, os.Stdout)
 	case "stop":
 		err = entrypoint.Stop(os.Args[1:])
 	default:
