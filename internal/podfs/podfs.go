@@ -38,13 +38,16 @@ const (
 	NetDir             = "net"
 	NetInfo            = "net-info.json"
 	// NetHosts, in NetDir, is the hosts file of the pod's apps where it names other pods.
-	NetHosts        = "hosts"
-	Flavor          = "flavor"
-	RuntimeConfig   = "runtime-config"
-	SharedVolumes   = "sharedVolumes"
-	MachineName     = "machine"
-	DeclaredName    = "declared-name"
-	UnitName        = "unit"
+	NetHosts      = "hosts"
+	Flavor        = "flavor"
+	RuntimeConfig = "runtime-config"
+	SharedVolumes = "sharedVolumes"
+	MachineName   = "machine"
+	DeclaredName  = "declared-name"
+	UnitName      = "unit"
+	// StartOptions is the "rkt" section of a pod file that would start the pod in the
+	// same way; a declared pod has none.
+	StartOptions    = "start-options"
 	Stage1          = "stage1"
 	Stage1Manifest  = "stage1/manifest"
 	Stage1Rootfs    = "stage1/rootfs"

@@ -3,6 +3,8 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
@@ -55,9 +57,9 @@ func (m *Manager) StartTransient(ctx context.Context, s Service) error {
 	}
 	props := []sd.Property{sd.PropDescription(s.Description)}
 	add := func(name string, v any) { props = append(props, sd.Property{Name: name, Value: dbus.MakeVariant(v)}) }
-	add("ExecStart", []command{wire(s.ExecStart)})
+	add("ExecStartEx", []command{wire(s.ExecStart)})
 	if len(s.ExecStopPost.Argv) > 0 {
-		add("ExecStopPost", []command{wire(s.ExecStopPost)})
+		add("ExecStopPostEx", []command{wire(s.ExecStopPost)})
 	}
 	if s.WorkingDirectory != "" {
 		add("WorkingDirectory", s.WorkingDirectory)
@@ -69,8 +71,8 @@ func (m *Manager) StartTransient(ctx context.Context, s Service) error {
 		}
 		add("LogExtraFields", fields)
 	}
-	for name, v := range values {
-		add(name, v)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		add(name, values[name])
 	}
 	return m.job(ctx, s.Unit, func(done chan<- string) error {
 		_, err := m.conn.StartTransientUnitContext(ctx, s.Unit, "fail", props, done)
@@ -78,11 +80,17 @@ func (m *Manager) StartTransient(ctx context.Context, s Service) error {
 	})
 }
 
-// command is a(sasb) of D-Bus.
+// command is a(sasas) of D-Bus.
 type command struct {
-	Path    string
-	Args    []string
-	MayFail bool
+	Path  string
+	Args  []string
+	Flags []string
 }
 
-func wire(c Command) command { return command{c.Argv[0], c.Argv, c.MayFail} }
+func wire(c Command) command {
+	flags := []string{"no-env-expand"}
+	if c.MayFail {
+		flags = append(flags, "ignore-failure")
+	}
+	return command{c.Argv[0], c.Argv, flags}
+}

@@ -186,11 +186,7 @@ func (a *app) follow(uuid string) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"--local-config=" + a.localConfig, "--system-config=" + a.systemConfig}
-	if a.dir != "" {
-		args = append(args, "--dir="+a.dir)
-	}
-	cmd := exec.Command(self, append(args, "logs", "--detach", uuid)...)
+	cmd := exec.Command(self, append(a.dirFlags(), "logs", "--detach", uuid)...)
 	cmd.Stdout, cmd.Stderr = a.Stdout, a.Stderr
 	return cmd.Run()
 }

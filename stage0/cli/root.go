@@ -98,6 +98,7 @@ var errSilent = &exitError{abi.ExitFailure}
 // detects, 2 without a command. A pod's own status never comes through here,
 // since rkt has become the pod by then.
 func Main(ctx context.Context, s System) int {
+	s.Args = decodeWords(s.Args)
 	// sockets of a pod's unit are for the pod, not for the programs that fetch its images
 	sys.HoldFDs(sys.ListenFDs(os.Getenv))
 	a := &app{System: s}

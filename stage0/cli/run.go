@@ -122,6 +122,7 @@ func pullPolicy(policy string, storeOnly, noStore bool) (image.PullPolicy, error
 func (a *app) runCmd() *cobra.Command {
 	var po podOptions
 	var so startOptions
+	var do detachOptions
 	cmd := &cobra.Command{
 		Use:   "run [FLAGS] IMAGE [APP FLAGS] [-- ARG… [---]] [IMAGE …]",
 		Short: "Run image(s) in a pod in the foreground",
@@ -129,16 +130,24 @@ func (a *app) runCmd() *cobra.Command {
 With --interactive the pod's one app is on this terminal, and its output is not in the journal; ^] three times within a second kills the pod.
 Without a terminal the app gets the standard streams of rkt itself: echo x | rkt run --interactive IMAGE --exec /bin/cat.
 
-Started by systemd as a service's main process, the pod is that service; otherwise machined gives it a scope.`,
+Started by systemd as a service's main process, the pod is that service; otherwise machined gives it a scope. With --detach
+the images are fetched, then systemd runs the pod as a transient service with the settings of rkt@.service.`,
 	}
 	po.flags(cmd, true)
 	so.flags(cmd)
+	do.flags(cmd)
 	own := appFlags()
 	imagesUsage(cmd, own)
 	run := parsed(own, true, func(cmd *cobra.Command, g *grammar) error {
+		if err := do.check(&po, &so); err != nil {
+			return err
+		}
 		r, err := a.request(cmd, g, &po, &so)
 		if err != nil {
 			return err
+		}
+		if do.detach {
+			return a.detach(cmd.Context(), &do, "Pod of "+r.images())
 		}
 		return a.launch(cmd.Context(), r, so)
 	})
@@ -251,6 +260,15 @@ type request struct {
 	insecure image.Insecure
 	uuid     string
 	uuidFile string
+}
+
+// images names the images of the pod, for people.
+func (r *request) images() string {
+	var names []string
+	for _, ap := range r.Apps {
+		names = append(names, ap.Image.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // unitUUID is the invocation ID of the unit whose main process this is: then
@@ -436,6 +454,9 @@ func (a *app) prepare(ctx context.Context, r *request) (*pod.Handle, error) {
 func (a *app) launch(ctx context.Context, r *request, so startOptions) error {
 	if id, ok := a.unitUUID(); ok {
 		r.uuid = id
+		if r.Unit == "" {
+			r.Unit = ownUnit()
+		}
 	}
 	h, err := a.prepare(ctx, r)
 	if err != nil {
@@ -470,6 +491,9 @@ func (a *app) start(h *pod.Handle, p *prepare.Preparer, so startOptions, insecur
 	}
 	failpoint.Hit("run/mounted")
 	ids, err := idrange.Of(h.Dir())
+	if err == nil {
+		err = a.record(h.Dir(), &so, ids.Count > 0)
+	}
 	if err != nil {
 		return errors.Join(err, h.Close())
 	}

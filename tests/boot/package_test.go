@@ -127,7 +127,7 @@ func TestPackage(t *testing.T) {
 	f.forget("stays")
 	t.Run("purge", func(t *testing.T) {
 		f.sh(apt + "dpkg -P rkt")
-		equal(t, "files", f.sh("find / -xdev \\( -path /proc -o -path /sys -o -path /var/lib/rkt -o -path /root -o -path /var/tmp -o -path /run/log -o -path /var/log -o -path /etc/rkt \\) -prune -o -name '*rkt*' ! -path '/etc/group*' -print | grep -v '^/run/systemd/transient\\|^/tmp/' || true"), "")
+		equal(t, "files", f.sh("find / -xdev \\( -path /proc -o -path /sys -o -path /var/lib/rkt -o -path /root -o -path /var/tmp -o -path /run/log -o -path /var/log -o -path /etc/rkt -o -path /usr/local \\) -prune -o -name '*rkt*' ! -path '/etc/group*' -print | grep -v '^/run/systemd/transient\\|^/tmp/' || true"), "")
 		f.sh(apt + "dpkg -i /root/debs/rkt.deb")
 	})
 	f.unchanged(before)
