@@ -26,7 +26,7 @@ type Command struct {
 type Service struct {
 	Unit        string
 	Description string
-	// ExecStart and ExecStopPost are taken literally: no specifiers, no variables.
+	// ExecStart and ExecStopPost know no specifiers, but variables ("$").
 	ExecStart, ExecStopPost Command
 	WorkingDirectory        string
 	// LogExtraFields are NAME=VALUE.
@@ -57,9 +57,9 @@ func (m *Manager) StartTransient(ctx context.Context, s Service) error {
 	}
 	props := []sd.Property{sd.PropDescription(s.Description)}
 	add := func(name string, v any) { props = append(props, sd.Property{Name: name, Value: dbus.MakeVariant(v)}) }
-	add("ExecStartEx", []command{wire(s.ExecStart)})
+	add("ExecStart", []command{wire(s.ExecStart)})
 	if len(s.ExecStopPost.Argv) > 0 {
-		add("ExecStopPostEx", []command{wire(s.ExecStopPost)})
+		add("ExecStopPost", []command{wire(s.ExecStopPost)})
 	}
 	if s.WorkingDirectory != "" {
 		add("WorkingDirectory", s.WorkingDirectory)
@@ -80,17 +80,12 @@ func (m *Manager) StartTransient(ctx context.Context, s Service) error {
 	})
 }
 
-// command is a(sasas) of D-Bus.
+// command is a(sasb) of D-Bus. (ExecStartEx, which can do without variables, is
+// not read back by systemd 252 after a daemon-reload.)
 type command struct {
-	Path  string
-	Args  []string
-	Flags []string
+	Path    string
+	Args    []string
+	MayFail bool
 }
 
-func wire(c Command) command {
-	flags := []string{"no-env-expand"}
-	if c.MayFail {
-		flags = append(flags, "ignore-failure")
-	}
-	return command{c.Argv[0], c.Argv, flags}
-}
+func wire(c Command) command { return command{c.Argv[0], c.Argv, c.MayFail} }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,18 +202,29 @@ func attached(args []string) []string {
 // flagEncoded, as the first word, says that the others are encoded.
 const flagEncoded = "--percent-encoded"
 
-// encodeWords avoids semicolons: systemd 252 writes them in a way into the file
-// of a transient unit that it does not read back after a daemon-reload.
+// encodeWords avoids what a service's command line gives a meaning to, such as
+// "$", and semicolons, which systemd 252 writes into the file of a transient unit
+// in a way that it does not read back after a daemon-reload.
 func encodeWords(words []string) []string {
-	if !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(w, ";") }) {
+	if !slices.ContainsFunc(words, func(w string) bool { return strings.ContainsFunc(w, special) }) {
 		return words
 	}
 	out := []string{flagEncoded}
 	for _, w := range words {
-		out = append(out, strings.NewReplacer("%", "%25", ";", "%3B").Replace(w))
+		var b strings.Builder
+		for i := range len(w) {
+			if c := w[i]; special(rune(c)) {
+				fmt.Fprintf(&b, "%%%02X", c)
+			} else {
+				b.WriteByte(c)
+			}
+		}
+		out = append(out, b.String())
 	}
 	return out
 }
+
+func special(c rune) bool { return c < ' ' || c == 0x7f || strings.ContainsRune(`;$%\"'`, c) }
 
 // decodeWords undoes encodeWords.
 func decodeWords(words []string) []string {
@@ -221,7 +233,10 @@ func decodeWords(words []string) []string {
 	}
 	var out []string
 	for _, w := range words[1:] {
-		out = append(out, strings.NewReplacer("%25", "%", "%3B", ";").Replace(w))
+		if plain, err := url.PathUnescape(w); err == nil {
+			w = plain
+		}
+		out = append(out, w)
 	}
 	return out
 }

@@ -23,7 +23,7 @@ func TestDetachedPod(t *testing.T) {
 	}
 	t.Cleanup(func() { f.trySh("systemctl stop det; systemctl reset-failed 'det*' 'rkt-run-*'; true") })
 	uuid := strings.TrimSpace(f.sh("rkt run --detach --unit=det --property=MemoryMax=64M --property=Restart=on-failure --property=RestartSec=100ms --net=none " +
-		"--hostname=saved-host --volume d,kind=empty " + busybox + " --name=app --mount volume=d,target=/d --exec /bin/sh -- -c 'echo started >/d/f; cat /d/f; hostname; exec sleep 1000'"))
+		"--hostname=saved-host --volume d,kind=empty " + busybox + " --name=app --mount volume=d,target=/d --exec /bin/sh -- -c 'X=100%; echo $X started >/d/f; cat /d/f; hostname; exec sleep 1000'"))
 	equal(t, "state", f.show("det", "ActiveState"), "active")
 	equal(t, "the invocation", f.show("det", "InvocationID"), strings.ReplaceAll(uuid, "-", ""))
 	equal(t, "MemoryMax", f.show("det", "MemoryMax"), "67108864")
@@ -33,7 +33,7 @@ func TestDetachedPod(t *testing.T) {
 	}
 	f.sh("machinectl show rkt-" + uuid)
 	f.Eventually(t, soon, "bash", "-c", "rkt logs --app=app "+uuid+" | grep -q saved-host")
-	contains(t, "journalctl -u", f.sh("journalctl -u det -t app -o cat"), "started")
+	contains(t, "journalctl -u", f.sh("journalctl -u det -t app -o cat"), "100% started")
 
 	f.sh("rkt pod save " + uuid + " saved")
 	f.start("saved")
