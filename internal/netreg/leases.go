@@ -25,7 +25,8 @@ func RemoveLeases(dir, network, uuid string) error {
 	return removeLeases(filepath.Join(dir, network), func(id string) bool { return id == uuid }, func(string) {})
 }
 
-// removeLeases frees the addresses in a network's directory whose holder is gone.
+// removeLeases frees the addresses in a network's directory whose holder is gone,
+// and those that a host-local which was killed left without a holder.
 func removeLeases(dir string, gone func(id string) bool, removed func(file string)) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -41,7 +42,11 @@ func removeLeases(dir string, gone func(id string) bool, removed func(file strin
 			continue
 		}
 		name := filepath.Join(dir, e.Name())
-		if id := holder(name); id == "" || !gone(id) {
+		free := func() bool {
+			id, ok := holder(name)
+			return ok && (id == "" || gone(id))
+		}
+		if !free() {
 			continue
 		}
 		if f == nil {
@@ -50,8 +55,8 @@ func removeLeases(dir string, gone func(id string) bool, removed func(file strin
 			}
 			defer f.Close()
 		}
-		if id := holder(name); id == "" || !gone(id) {
-			continue // another pod has got the address meanwhile
+		if !free() {
+			continue // another pod has got the address meanwhile: host-local writes who it is under the lock
 		}
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("freeing an address: %w", err)
@@ -61,17 +66,19 @@ func removeLeases(dir string, gone func(id string) bool, removed func(file strin
 	return nil
 }
 
-// holder is the container that has a lease, "" if that cannot be told.
-func holder(name string) string {
+// holder is the container that has a lease, "" if its file is empty, and false if
+// it cannot be told.
+func holder(name string) (string, bool) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return ""
+		return "", false
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, 4096))
 	if err != nil {
-		return ""
+		return "", false
 	}
 	id, _, _ := strings.Cut(string(b), "\n")
-	return strings.TrimSpace(id)
+	id = strings.TrimSpace(id)
+	return id, id != "" || len(b) == 0
 }
