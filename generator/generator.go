@@ -12,14 +12,13 @@
 package generator
 
 import (
-	"errors"
-	"io/fs"
 	"os"
-	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync"
 
+	"github.com/rkt-systemd/rkt/internal/msgid"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/podunit"
 )
@@ -38,15 +37,26 @@ type Options struct {
 	Root string
 	// Units says where rkt@.service and rkt are.
 	Units podunit.Options
-	// Log takes a line for the administrator; it may not be nil.
-	Log func(line string)
+	// Log takes a message for the administrator; it may not be nil.
+	Log func(Message)
 }
 
 type run struct {
 	opts  Options
 	index *podfile.Index
 	left  int // bytes that may still be read
-	dirs  map[string]bool
+	tasks []*task
+	out   output
+}
+
+// task is what becomes of one pod file. Files are read one after the other, since
+// what may be read in all is limited; the rest is done by several at once, and
+// what there is to say comes in the order of the files.
+type task struct {
+	name     string // empty when there are only messages
+	files    []podfile.File
+	problems []podfile.Problem
+	messages []Message
 }
 
 // Run generates. It has no error: what cannot be done is logged, and the rest
@@ -54,36 +64,84 @@ type run struct {
 func Run(opts Options) {
 	index, err := podfile.Scan(podfile.SearchOptions{Root: opts.Root})
 	if err != nil {
-		opts.Log(oneLine(err.Error()))
+		opts.Log(left("", "", err.Error()))
 	}
-	r := &run{opts: opts, index: index, left: maxBytes, dirs: map[string]bool{}}
+	r := &run{opts: opts, index: index, left: maxBytes, out: output{dir: opts.Output, suffix: "." + strconv.Itoa(os.Getpid()) + ".new", dirs: map[string]bool{}}}
 	entries := index.Entries()
 	if len(entries) > maxPods {
-		opts.Log("more than " + strconv.Itoa(maxPods) + " pod files, ignoring those after " + strconv.Quote(entries[maxPods-1].Path))
+		opts.Log(left("", "", "more than "+strconv.Itoa(maxPods)+" pod files, ignoring those after "+strconv.Quote(entries[maxPods-1].Path)))
 		entries = entries[:maxPods]
 	}
+	do, wait := r.workers(len(entries))
 	for _, e := range entries {
 		switch {
 		case e.Bad != "":
-			opts.Log(oneLine(e.Path + ": " + e.Bad + ", ignoring"))
+			r.tasks = append(r.tasks, &task{messages: []Message{left("", e.Path, e.Path+": "+e.Bad+", ignoring")}})
 		case e.Template:
-			r.template(e)
+			r.template(e, do)
 		default:
-			r.pod(e.Name)
+			r.pod(e.Name, do)
+		}
+	}
+	wait()
+	for _, t := range r.tasks {
+		for _, m := range t.messages {
+			opts.Log(m)
 		}
 	}
 }
 
+// workers returns who does a task, and who waits for all. A few are done at once
+// by the caller.
+func (r *run) workers(n int) (do func(*task), wait func()) {
+	const few = 64
+	if n < few {
+		return r.guarded, func() {}
+	}
+	tasks := make(chan *task, few)
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 4) {
+		all.Go(func() {
+			for t := range tasks {
+				r.guarded(t)
+			}
+		})
+	}
+	return func(t *task) { tasks <- t }, func() { close(tasks); all.Wait() }
+}
+
+// guarded does a task. Should this program be wrong, it costs one pod.
+func (r *run) guarded(t *task) {
+	defer func() {
+		if v := recover(); v != nil {
+			text := "panic"
+			switch v := v.(type) {
+			case error:
+				text = v.Error()
+			case string:
+				text = v
+			}
+			t.messages = append(t.messages, left(t.name, "", "pod "+strconv.Quote(t.name)+": internal error: "+text))
+		}
+	}()
+	r.generate(t)
+}
+
 // template generates the instances of a template that are declared: by
 // DefaultInstance= or by drop-ins of their own.
-func (r *run) template(e podfile.Entry) {
-	p, problems, files := r.load(e.Name)
-	r.log(problems)
+func (r *run) template(e podfile.Entry, do func(*task)) {
+	t := r.read(e.Name)
+	if t == nil {
+		return // masked
+	}
+	p := t.parse()
+	t.log()
+	r.tasks = append(r.tasks, &task{messages: t.messages})
 	if p == nil {
-		if files == nil {
+		if t.files == nil {
 			return
 		}
-		p = podfile.ParseInstall(e.Name, files)
+		p = podfile.ParseInstall(e.Name, t.files)
 	}
 	names := r.index.Instances(e.Name)
 	if d := podunit.DefaultInstance(p); d != "" {
@@ -93,18 +151,61 @@ func (r *run) template(e podfile.Entry) {
 	for _, n := range names {
 		if !r.index.Has(n) && !done[n] {
 			done[n] = true
-			r.pod(n)
+			r.pod(n, do)
 		}
 	}
 }
 
-// pod generates one pod.
-func (r *run) pod(name string) {
-	p, problems, files := r.load(name)
-	if p == nil && problems == nil {
-		return // masked
+// pod reads one pod and has it generated.
+func (r *run) pod(name string, do func(*task)) {
+	if t := r.read(name); t != nil {
+		r.tasks = append(r.tasks, t)
+		do(t)
 	}
-	r.log(problems)
+}
+
+// read reads a pod within the limit; nil if it is masked.
+func (r *run) read(name string) *task {
+	t := &task{name: name}
+	if r.left <= 0 {
+		t.problems = []podfile.Problem{{File: name + ".json", Message: "not read: the pod files hold more than 16 MiB in all"}}
+		return t
+	}
+	t.files, t.problems = r.index.Read(name)
+	for _, f := range t.files {
+		r.left -= len(f.Data)
+	}
+	if podfile.IsMasked(t.problems) {
+		return nil
+	}
+	return t
+}
+
+// parse returns nil when the pod has errors.
+func (t *task) parse() *podfile.Pod {
+	if podfile.Failed(t.problems) {
+		return nil
+	}
+	p, more := podfile.Parse(t.name, t.files)
+	t.problems = append(t.problems, more...)
+	return p
+}
+
+func (t *task) log() {
+	for _, p := range t.problems {
+		id := msgid.PodFileWarning
+		if p.Severity == podfile.Error {
+			id = msgid.PodFileError
+		}
+		t.messages = append(t.messages, Message{Text: oneLine(p.Severity.String() + ": " + p.Error()), ID: id, Pod: t.name, File: p.File, Line: p.Line,
+			Error: p.Severity == podfile.Error})
+	}
+}
+
+// generate makes the units of one pod.
+func (r *run) generate(t *task) {
+	p := t.parse()
+	t.log()
 	var out podunit.Output
 	var err error
 	if p != nil {
@@ -112,130 +213,24 @@ func (r *run) pod(name string) {
 		if err != nil {
 			// podfile lets nothing through that a unit cannot hold; should it
 			// yet, the pod must not vanish.
-			problems = append(problems, podfile.Problem{File: p.Files[0], Message: err.Error()})
+			t.problems = append(t.problems, podfile.Problem{File: p.Files[0], Message: err.Error()})
 			p = nil
 		}
 	}
 	if p == nil {
-		out, err = podunit.Broken(podfile.ParseInstall(name, files), problems, r.opts.Units)
+		out, err = podunit.Broken(podfile.ParseInstall(t.name, t.files), t.problems, r.opts.Units)
 	}
 	if err == nil {
-		err = r.write(out)
+		err = r.out.write(out)
 	}
 	if err != nil {
-		r.opts.Log(oneLine("pod " + strconv.Quote(name) + ": " + err.Error()))
+		t.messages = append(t.messages, left(t.name, "", "pod "+strconv.Quote(t.name)+": "+err.Error()))
 	}
 }
 
-// load reads and parses a pod within the limit. Without pod and problems it is
-// masked.
-func (r *run) load(name string) (*podfile.Pod, []podfile.Problem, []podfile.File) {
-	if r.left <= 0 {
-		return nil, []podfile.Problem{{File: name + ".json", Message: "not read: the pod files hold more than 16 MiB in all"}}, nil
-	}
-	files, problems := r.index.Read(name)
-	for _, f := range files {
-		r.left -= len(f.Data)
-	}
-	if podfile.IsMasked(problems) {
-		return nil, nil, nil
-	}
-	if podfile.Failed(problems) {
-		return nil, problems, files
-	}
-	p, more := podfile.Parse(name, files)
-	return p, append(problems, more...), files
-}
-
-func (r *run) log(problems []podfile.Problem) {
-	for _, p := range problems {
-		r.opts.Log(oneLine(p.Severity.String() + ": " + p.Error()))
-	}
-}
-
-// write puts the output of one pod in place. Each file appears whole or not at
-// all; nothing needs to last, so nothing is synced.
-func (r *run) write(out podunit.Output) error {
-	for _, f := range out.Files {
-		mode, dirMode := uint32(0o644), uint32(0o755)
-		if f.Secret {
-			mode, dirMode = 0o600, 0o700
-		}
-		path, err := r.path(f.Path, dirMode)
-		if err != nil {
-			return err
-		}
-		// systemd ignores names that begin with a dot.
-		tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-		if err := writeNew(tmp, f.Data, mode); err != nil {
-			return err
-		}
-		if err := syscall.Rename(tmp, path); err != nil {
-			return &fs.PathError{Op: "rename", Path: path, Err: err}
-		}
-	}
-	for _, l := range out.Links {
-		path, err := r.path(l.Path, 0o755)
-		if err != nil {
-			return err
-		}
-		err = os.Symlink(l.Target, path)
-		if errors.Is(err, fs.ErrExist) {
-			if err = os.Remove(path); err == nil {
-				err = os.Symlink(l.Target, path)
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeNew writes a file that must not exist; system calls rather than
-// os.File, whose poller costs more than the writing.
-func writeNew(path string, data []byte, mode uint32) error {
-	const flags = syscall.O_WRONLY | syscall.O_CREAT | syscall.O_EXCL | syscall.O_CLOEXEC
-	fd, err := syscall.Open(path, flags, mode)
-	if err == syscall.EEXIST {
-		// Left by a run that was killed.
-		if err = syscall.Unlink(path); err == nil {
-			fd, err = syscall.Open(path, flags, mode)
-		}
-	}
-	if err != nil {
-		return &fs.PathError{Op: "create", Path: path, Err: err}
-	}
-	for len(data) > 0 && err == nil {
-		var n int
-		if n, err = syscall.Write(fd, data); err == syscall.EINTR {
-			err = nil
-			continue
-		}
-		data = data[max(n, 0):]
-	}
-	if cerr := syscall.Close(fd); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return &fs.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
-}
-
-// path returns the full path for rel and makes its directory.
-func (r *run) path(rel string, mode uint32) (string, error) {
-	path := filepath.Join(r.opts.Output, rel)
-	dir := filepath.Dir(path)
-	if !r.dirs[dir] {
-		if err := syscall.Mkdir(dir, mode); err != nil && err != syscall.EEXIST {
-			if err := os.MkdirAll(dir, os.FileMode(mode)); err != nil {
-				return "", err
-			}
-		}
-		r.dirs[dir] = true
-	}
-	return path, nil
+// left is about something that was left out.
+func left(pod, file, text string) Message {
+	return Message{Text: oneLine(text), ID: msgid.PodNotGenerated, Pod: pod, File: file, Error: true}
 }
 
 // oneLine makes a line for the kernel's log: no control characters, and short

@@ -4,11 +4,13 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rkt-systemd/rkt/generator"
+	"github.com/rkt-systemd/rkt/internal/msgid"
 	"github.com/rkt-systemd/rkt/internal/podunit"
 	"github.com/rkt-systemd/rkt/internal/unitfile"
 )
@@ -25,7 +28,7 @@ var update = flag.Bool("update", false, "rewrite the expected trees")
 // run runs the generator in process and returns what it logged.
 func run(root, out string) []string {
 	var log []string
-	generator.Run(generator.Options{Output: out, Root: root, Log: func(l string) { log = append(log, l) }})
+	generator.Run(generator.Options{Output: out, Root: root, Log: func(m generator.Message) { log = append(log, m.Text) }})
 	return log
 }
 
@@ -119,12 +122,12 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("@bindir@/rkt", bin, "@statedir@", "/var/lib/rkt").Replace(string(template))
-	for _, c := range []string{"minimal", "full", "broken", "dropins", "template-instances", "injection", "sockets", "timers", "paths"} {
+	for _, c := range []string{"minimal", "full", "broken", "dropins", "template-instances", "injection", "sockets", "timers", "paths", "profiles", "template-triggers", "install", "volumes", "refused"} {
 		t.Run(c, func(t *testing.T) {
 			out := t.TempDir()
 			var log []string
 			generator.Run(generator.Options{Output: out, Root: filepath.Join("testdata", c, "in"),
-				Units: podunit.Options{Rkt: bin}, Log: func(l string) { log = append(log, l) }})
+				Units: podunit.Options{Rkt: bin}, Log: func(m generator.Message) { log = append(log, m.Text) }})
 			if err := os.WriteFile(filepath.Join(out, "rkt@.service"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -311,5 +314,119 @@ func BenchmarkGenerator(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestConcurrent: 500 runs, many at a time, give the same bytes as one alone; those that
+// share a directory do not get into each other's way.
+func TestConcurrent(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "rkt-generator")
+	if b, err := exec.Command("go", "build", "-o", bin, "./cmd/rkt-generator").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	// All trees of testdata as one, and enough pods for several workers.
+	root := t.TempDir()
+	cases, err := filepath.Glob("testdata/*/in")
+	if err != nil || len(cases) < 24 {
+		t.Fatalf("only %d trees, %v", len(cases), err)
+	}
+	for _, c := range cases {
+		if err := os.CopyFS(filepath.Join(root, filepath.Base(filepath.Dir(c))), os.DirFS(c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := filepath.Join(root, "all")
+	for i := range 100 {
+		writeTree(t, filepath.Join(all, "etc/rkt/pods", fmt.Sprintf("p%d.json.d", i)), map[string]string{"10.json": `{"systemd": {"unit": {"After": "a.service"}}}`})
+		text := fmt.Sprintf(`{"apps": [{"image": "a%d"}], "unknown": 1, "systemd": {"timer": {"OnBootSec": %d}, "install": {"WantedBy": "multi-user.target"}}}`, i, i)
+		if i%10 == 0 {
+			text = `{"apps": 7}`
+		}
+		if err := os.WriteFile(filepath.Join(all, "etc/rkt/pods", fmt.Sprintf("p%d.json", i)), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots, err := filepath.Glob(root + "/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type outcome struct {
+		tree map[string]string
+		log  string
+	}
+	generate := func(root, out string) outcome {
+		cmd := exec.Command(bin, "--root="+root, out)
+		cmd.Env = []string{}
+		b, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, b)
+		}
+		return outcome{snapshot(t, out), string(b)}
+	}
+	want := map[string]outcome{}
+	for _, r := range roots {
+		want[r] = generate(r, t.TempDir())
+	}
+	shared := filepath.Join(t.TempDir(), "shared")
+	var wg sync.WaitGroup
+	slots := make(chan bool, 50)
+	for i := range 500 {
+		r := roots[i%len(roots)]
+		out := filepath.Join(t.TempDir(), fmt.Sprint(i))
+		if i%5 == 0 {
+			r, out = all, shared
+		}
+		slots <- true
+		wg.Go(func() {
+			defer func() { <-slots }()
+			cmd := exec.Command(bin, "--root="+r, out)
+			cmd.Env = []string{}
+			b, err := cmd.CombinedOutput()
+			if err != nil || string(b) != want[r].log {
+				t.Errorf("%v\n%s", err, b)
+			}
+			if out == shared {
+				return
+			}
+			if d := cmp.Diff(want[r].tree, snapshot(t, out)); d != "" {
+				t.Errorf("%s: %s", r, d)
+			}
+		})
+	}
+	wg.Wait()
+	if d := cmp.Diff(want[all].tree, snapshot(t, shared)); d != "" {
+		t.Errorf("the shared directory: %s", d)
+	}
+}
+
+// TestJournal: what is said to the journal, and to others when it is not there.
+func TestJournal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	log := generator.OpenLog(true, path)
+	generator.Run(generator.Options{Output: t.TempDir(), Root: "testdata/unknown/in", Log: log.Print})
+	generator.Run(generator.Options{Output: "/proc/nowhere", Root: "testdata/minimal/in", Log: log.Print})
+	log.End()
+	var got strings.Builder
+	for range 3 {
+		buf := make([]byte, 4096)
+		if err := l.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := l.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Write(buf[:n])
+	}
+	for _, want := range []string{"MESSAGE=warning: /etc/rkt/pods/web.json:1:2: app: unknown key", "PRIORITY=4\n", "SYSLOG_IDENTIFIER=rkt-generator\n",
+		"MESSAGE_ID=" + msgid.PodFileWarning + "\n", "RKT_POD_NAME=web\nRKT_FILE=/etc/rkt/pods/web.json\nRKT_LINE=1\n"} {
+		if !strings.Contains(got.String(), want) {
+			t.Errorf("the journal got %s\nwant %s", got.String(), want)
+		}
 	}
 }

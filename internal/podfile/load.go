@@ -331,17 +331,18 @@ func (x *Index) readFile(path string) ([]byte, error) {
 	if st.Size > jsonpos.MaxSize {
 		return nil, errSize
 	}
-	// The file may grow while it is read.
+	// The file may grow while it is read: there is room for one byte more than
+	// it has, and without that byte it has ended.
 	data := make([]byte, 0, st.Size+1)
 	for {
 		n, err := retry(func() (int, error) { return syscall.Read(fd, data[len(data):cap(data)]) })
 		if err != nil {
 			return nil, err
 		}
-		if n == 0 {
+		data = data[:len(data)+n]
+		if n == 0 || len(data) < cap(data) && int64(len(data)) == st.Size {
 			return data, nil
 		}
-		data = data[:len(data)+n]
 		if len(data) > jsonpos.MaxSize {
 			return nil, errSize
 		}

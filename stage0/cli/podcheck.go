@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rkt-systemd/rkt/internal/msgid"
 	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/image"
 )
 
@@ -58,7 +60,12 @@ column (from 1; absent for a file as a whole), path (as "apps[0].image"), messag
 					return err
 				}
 			} else {
+				native := fail && a.Getenv("JOURNAL_STREAM") != "" && journal.StderrIsJournal()
 				for _, p := range problems {
+					if native { // the unit of a broken pod
+						a.explain(p, args)
+						continue
+					}
 					fmt.Fprintf(a.Stderr, "%s: %s\n", p.Severity, p.Error())
 				}
 				if len(problems) == 0 {
@@ -75,6 +82,19 @@ column (from 1; absent for a file as a whole), path (as "apps[0].image"), messag
 	cmd.Flags().BoolVar(&strict, "strict", false, "warnings count as errors")
 	cmd.Flags().BoolVar(&fail, "fail", false, "fail even without problems (for units of pods that were broken at the last daemon-reload)")
 	return cmd
+}
+
+// explain says a problem so that journalctl -x explains it.
+func (a *app) explain(p podfile.Problem, args []string) {
+	l := a.log.WithField("file", p.File)
+	if len(args) == 1 {
+		l = l.WithField(journal.KeyPodName, args[0])
+	}
+	if p.Severity == podfile.Warning {
+		l.WithField(journal.KeyMessageID, msgid.PodFileWarning).Warn("warning: " + p.Error())
+		return
+	}
+	l.WithField(journal.KeyMessageID, msgid.PodFileError).Error("error: " + p.Error())
 }
 
 // beyondTheFile is what only stage0 sees: values of isolators, and the like. What

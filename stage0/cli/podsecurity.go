@@ -178,8 +178,8 @@ func overall(ctx context.Context, unit string) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("systemd-analyze security: %w", err)
 	}
-	text := strings.TrimSpace(string(b))
-	words := strings.Fields(text[strings.LastIndexByte(text, ':')+1:])
+	_, text, _ := strings.Cut(string(b), "level for "+unit+": ")
+	words := strings.Fields(text)
 	if len(words) == 0 {
 		return 0, errors.New("systemd-analyze security has no total")
 	}

@@ -7,16 +7,16 @@ package main
 import (
 	"os"
 	"runtime/debug"
-	"strconv"
 	"strings"
 
 	"github.com/rkt-systemd/rkt/generator"
+	"github.com/rkt-systemd/rkt/internal/msgid"
 )
 
 const usage = "usage: rkt-generator [--root=DIR] NORMAL-DIR [EARLY-DIR LATE-DIR]\n"
 
-// maxLines bounds what a run says: every daemon-reload says it again.
-const maxLines = 50
+// journald takes messages here, when it is there.
+const journal = "/run/systemd/journal/socket"
 
 func main() {
 	// A run is short: collecting garbage would be a third of its time. The
@@ -24,7 +24,6 @@ func main() {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(64 << 20)
 
-	l := &log{out: os.Stderr}
 	var root string
 	var dirs []string
 	for _, a := range os.Args[1:] {
@@ -42,20 +41,15 @@ func main() {
 		_, _ = os.Stderr.WriteString(usage) // nowhere else to say it
 		return
 	}
-	// systemd gives three directories; then there is no journal yet and the
-	// kernel's log is the place, see systemd.generator(7).
-	if root == "" && len(dirs) == 3 {
-		if f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0); err == nil {
-			l.out, l.prefix = f, "<4>rkt-generator["+strconv.Itoa(os.Getpid())+"]: "
-		}
-	}
+	// systemd gives three directories; people one.
+	log := generator.OpenLog(root == "" && len(dirs) == 3, journal)
 	defer func() {
 		if r := recover(); r != nil {
-			l.print("internal error, stopping: " + panicText(r))
+			log.Print(generator.Message{Text: "internal error, stopping: " + panicText(r), ID: msgid.PodNotGenerated, Error: true})
 		}
 	}()
-	generator.Run(generator.Options{Output: dirs[0], Root: root, Log: l.print})
-	l.end()
+	generator.Run(generator.Options{Output: dirs[0], Root: root, Log: log.Print})
+	log.End()
 }
 
 func panicText(r any) string {
@@ -66,25 +60,4 @@ func panicText(r any) string {
 		return v
 	}
 	return "panic"
-}
-
-// log writes lines, each with one write as /dev/kmsg wants it.
-type log struct {
-	out    *os.File
-	prefix string
-	lines  int
-}
-
-func (l *log) print(line string) {
-	l.lines++
-	if l.lines <= maxLines {
-		_, _ = l.out.WriteString(l.prefix + line + "\n") // nowhere else to say it
-	}
-}
-
-func (l *log) end() {
-	if more := l.lines - maxLines; more > 0 {
-		l.lines = 0
-		l.print(strconv.Itoa(more) + " more messages, see rkt pod check")
-	}
 }
