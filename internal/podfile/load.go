@@ -18,6 +18,10 @@ func DefaultDirs() []string {
 	return []string{"/etc/rkt/pods", "/run/rkt/pods", "/usr/local/lib/rkt/pods", "/usr/lib/rkt/pods"}
 }
 
+// PendingDir holds files of a transaction of `rkt pod apply` that are not in
+// their places yet. They count already, before all others.
+const PendingDir = "/etc/rkt/pods/.apply"
+
 // maxDropIns bounds the drop-ins of one pod.
 const maxDropIns = 256
 
@@ -82,7 +86,7 @@ type Index struct {
 func Scan(opts SearchOptions) (*Index, error) {
 	dirs := opts.Dirs
 	if dirs == nil {
-		dirs = DefaultDirs()
+		dirs = append([]string{PendingDir}, DefaultDirs()...)
 	}
 	x := &Index{root: opts.Root, entries: map[string]Entry{}, dropIns: map[string][]string{}}
 	var errs []error

@@ -297,6 +297,105 @@ case_image_rm() {
   next rkt image rm example.com/busybox
 }
 
+# A pod with an image of which the store has a newer one, or a newer and bad one.
+updatable() { # updatable EXEC-OF-THE-NEWER
+  local d=/var/tmp/upd
+  rm -rf $d && mkdir -p $d/a
+  must tar -C $d/a -xf $IMG
+  cp $d/a/manifest $d/manifest
+  jq -c '.name = "example.com/upd" | .app.exec = ["/bin/sleep", "100000"]' $d/manifest >$d/a/manifest
+  must tar -C $d/a -cf $d/old.aci manifest rootfs
+  jq -c --arg exec "$1" '.name = "example.com/upd" | .app.exec = [$exec, "100001"]' $d/manifest >$d/a/manifest
+  must tar -C $d/a -cf $d/new.aci manifest rootfs
+  must rkt --insecure-options=image fetch $d/old.aci
+  mkdir -p /etc/rkt/pods
+  echo '{"apps": [{"name": "app", "image": "example.com/upd", "update": "local"}], "rkt": {"net": "none", "insecureOptions": ["image"]}}' >/etc/rkt/pods/$POD.json
+  must systemctl daemon-reload
+  must systemctl start "$UNIT"
+  must rkt --insecure-options=image fetch $d/new.aci
+}
+update() { rkt pod update $POD --timeout=20s --settle=100ms; }
+runs() { # runs NUMBER: which of the images
+  for _ in {1..100}; do [[ $(pgrep -fxc "/bin/sleep $1") != 1 ]] || break; sleep 0.05; done
+  [[ $(pgrep -fxc "/bin/sleep $1") == 1 ]] || fail "not one pod runs sleep $1: $(pgrep -fa '^/bin/sleep')"
+  [[ $(systemctl is-active "$UNIT") == active ]] || fail "$UNIT is not active"
+}
+history() { # history FILTER WANT
+  local got
+  got=$(rkt pod history $POD --format=json | jq -c "$1")
+  [[ $got == "$2" ]] || fail "the history: $got, want $2"
+}
+case_update() {
+  started
+  updatable /bin/sleep
+  killed "$1" update
+  must systemctl restart "$UNIT"
+  if [[ $(rkt pod history $POD --format=json | jq -r '[.events[].event] | index("updated") != null') == true ]]; then runs 100001; else runs 100000; fi
+  next update
+  must systemctl restart "$UNIT"
+  runs 100001
+  history '[.state, (.events[-1].event | . == "updated" or . == "rolled-back"), ([.events[].seq] == [range(1; (.events | length) + 1)])]' '["good",true,true]'
+  must systemctl stop "$UNIT"
+}
+case_update_bad() {
+  started
+  updatable /nosuch
+  killed "$1" update
+  must systemctl restart "$UNIT" # whenever it was killed
+  runs 100000
+  update >"$OUT" 2>&1 && fail "a bad update went well"
+  runs 100000
+  history '[.generation, .state, .events[-1].event]' '[1,"good","rolled-back"]'
+  must rkt list
+  must systemctl stop "$UNIT"
+}
+case_update_interrupted() { # the pod is put back by the next update, which is killed, too
+  started
+  updatable /nosuch
+  RKT_FAILPOINT=update/judged update >"$OUT" 2>&1
+  [[ $? == 137 ]] || fail "making an interrupted update"
+  killed "$1" update
+  update >"$OUT" 2>&1 && fail "a bad update went well"
+  runs 100000
+  must systemctl stop "$UNIT"
+}
+case_pod_fetch() {
+  started
+  updatable /bin/sleep
+  must systemctl stop "$UNIT"
+  rm -rf $DATA/declared/$POD
+  killed "$1" rkt pod fetch $POD
+  next rkt pod fetch $POD
+  unit_works
+}
+case_pod_apply() {
+  local pods
+  started
+  rm -rf /var/tmp/set && mkdir -p /var/tmp/set
+  for p in crash crashb; do echo '{"apps": [{"name": "app", "image": "'$IMG'", "exec": ["/bin/sleep", "100000"]}], "rkt": {"net": "none"}}' >/var/tmp/set/$p.json; done
+  must rkt pod apply /var/tmp/set
+  must systemctl start rkt@crash rkt@crashb
+  sed -i s/100000/100001/ /var/tmp/set/crash.json
+  mv /var/tmp/set/crashb.json /var/tmp/set/crashc.json
+  killed "$1" rkt pod apply /var/tmp/set
+  # Whoever reads pod files sees the old set or the new one, as at a boot.
+  rm -rf /run/crash-units && mkdir /run/crash-units
+  must /usr/lib/systemd/system-generators/rkt-generator /run/crash-units /run/crash-units /run/crash-units
+  pods="$(cd /run/crash-units && echo rkt@crash*) $(rkt pod list --no-legend | awk '/^crash/ && $2 != "masked" {print $1}' | xargs)"
+  case $pods in
+    "rkt@crash.service.d rkt@crashb.service.d crash crashb" | "rkt@crash.service.d rkt@crashc.service.d crash crashc") ;;
+    *) fail "half of a set: $pods" ;;
+  esac
+  next rkt pod apply /var/tmp/set
+  [[ $(cd /etc/rkt/pods && ls -A | xargs) == "crash.json crashc.json" ]] || fail "files: $(ls -A /etc/rkt/pods)"
+  runs 100001
+  [[ $(systemctl is-active rkt@crashb) != active ]] || fail "rkt@crashb runs"
+  rm /var/tmp/set/*
+  must rkt pod apply /var/tmp/set
+  [[ -z $(ls -A /etc/rkt/pods) ]] || fail "files: $(ls -A /etc/rkt/pods)"
+  rm -rf $DATA/declared/crash[bc]
+}
+
 BEFORE=''
 sandbox() { # sandbox FLAGS...: a running one
   must rkt fetch $IMG
@@ -395,7 +494,7 @@ snapshot() {
   section addresses; find /var/lib/cni $DATA/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort
   section machines; machinectl list --no-legend --no-pager | awk '{print $1}'; find /run/systemd/machines -type f 2>/dev/null | sort
   section pods; find $DATA/pods -mindepth 2 -maxdepth 2 | sort
-  section partial; find $DATA/tmp $DATA/cas/tmp -mindepth 1 2>/dev/null | sort; find $DATA/cas /etc/rkt -name '.*' -type f -not -path "$DATA/cas/tree/*/rootfs/*" | sort
+  section partial; find $DATA/tmp $DATA/cas/tmp -mindepth 1 2>/dev/null | sort; find $DATA/cas $DATA/declared $DATA/podsets /etc/rkt -name '.*' -type f -not -path "$DATA/cas/tree/*/rootfs/*" 2>/dev/null | sort
   section trees; for t in "$DATA"/cas/tree/*/; do [[ ! -d $t || -e ${t}rendered ]] || echo "$t"; done
   section orphans; find $DATA/cas/blob $DATA/cas/imageManifest -type f -name 'sha512-*' -printf '%f\n' 2>/dev/null | sort -u | while read -r key; do
     [[ -e $DATA/cas/records/$key.json || -e $DATA/cas/records/$key || -n $(find $DATA/cas/records -name "$key*" -not -path '*/names/*' | head -1) ]] || echo "$key"
@@ -516,7 +615,9 @@ clean() { # what an earlier case may have left
   systemctl stop "$UNIT" crash-sandbox 2>/dev/null
   environment ''
   systemctl reset-failed "$UNIT" 2>/dev/null
-  rm -f /etc/rkt/pods/$POD.json
+  systemctl stop rkt@crashb rkt@crashc 2>/dev/null
+  rkt image list --no-legend --full --fields=id,name | awk '$2 ~ /example.com.upd/ {print $1}' | xargs -r rkt image rm --force >/dev/null 2>&1
+  rm -rf /etc/rkt/pods/crash*.json /etc/rkt/pods/.apply* $DATA/declared/crash* $DATA/podsets /run/crash-units
   must systemctl daemon-reload
   must gc
 }

@@ -40,10 +40,19 @@ var cases = map[string][]string{
 	"app/rm-stopped":         {"app_rm", "app_rm_copy"},
 	"app/rm-unmounted":       {"app_rm", "app_rm_copy"},
 	"app/tree":               {"app_add", "app_add_copy"},
+	"apply/committed":        {"pod_apply"},
+	"apply/file":             {"pod_apply"},
+	"apply/placed":           {"pod_apply"},
+	"apply/recorded":         {"pod_apply"},
+	"apply/removed":          {"pod_apply"},
+	"apply/staged":           {"pod_apply"},
 	"atomicfile/renamed":     {"fetch", "trust", "prepare", "unit", "fetch_registry", "image_gc"},
-	"atomicfile/written":     {"fetch", "trust", "prepare", "unit", "unit_net", "fetch_url", "fetch_layout", "fsck_record", "image_gc"},
+	"atomicfile/written":     {"fetch", "trust", "prepare", "unit", "pod_apply", "update", "unit_net", "fetch_url", "fetch_layout", "fsck_record", "image_gc"},
 	"cli/gc-image":           {"image_gc"},
 	"cli/gc-trees":           {"image_gc"},
+	"declared/current":       {"update", "update_bad", "pod_fetch"},
+	"declared/generation":    {"update", "pod_fetch"},
+	"declared/history":       {"update", "pod_fetch"},
 	"gc/marked":              {"gc", "unit_stop", "gc_prepared", "rm"},
 	"gc/part-removed":        {"gc", "rm"},
 	"gc/released":            {"gc", "unit_stop", "rm"},
@@ -116,6 +125,11 @@ var cases = map[string][]string{
 	"tree/staged":            {"fetch", "fetch_url"},
 	"tree/synced":            {"image_gc"},
 	"tree/unmarked":          {"fetch", "fetch_layout", "image_gc"},
+	"update/committed":       {"update"},
+	"update/judged":          {"update", "update_bad"},
+	"update/restoring":       {"update_bad", "update_interrupted"},
+	"update/reverted":        {"update_bad"},
+	"update/trial":           {"update", "update_bad"},
 }
 
 // notReached is the exit status of crash.sh for a command that was not killed.
@@ -220,7 +234,7 @@ func ofStore(command string) bool {
 }
 
 // killers are the commands that make no sense without being killed.
-var killers = []string{"run_join", "unit_join", "unit", "unit_copy", "unit_net", "unit_stop", "gc_plugin", "gc_orphan", "gc_store"}
+var killers = []string{"run_join", "unit_join", "unit", "unit_copy", "unit_net", "unit_stop", "gc_plugin", "gc_orphan", "gc_store", "update_bad", "update_interrupted"}
 
 // all are the commands of crash.sh.
 func all() []string {
