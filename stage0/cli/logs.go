@@ -23,15 +23,30 @@ import (
 
 func (a *app) logsCmd() *cobra.Command {
 	var apps []string
-	var follow, untilEnd, detach bool
+	var follow, untilEnd, detach, serve bool
 	var lines int
 	var since string
 	cmd := &cobra.Command{
 		Use: "logs UUID|NAME", Short: "Print what a pod's apps wrote to the journal",
 		Long: `Print the lines of a pod from the host's journal. A UUID gives that run of the pod, also after the pod has been
-collected; the name of a declared pod gives all its runs, as journalctl -u rkt@NAME does.`,
-		Args: exactArgs(1, "one pod"),
+collected; the name of a declared pod gives all its runs, as journalctl -u rkt@NAME does. Members of group rkt may see the logs of pods
+without being allowed to read the rest of the journal.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if serve {
+				return exactArgs(0, "no arguments with --serve")(cmd, args)
+			}
+			return exactArgs(1, "one pod")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.serving {
+				if err := a.mayServe(cmd.Flags(), args[0]); err != nil {
+					return err
+				}
+			} else if serve {
+				return a.serveLogs(cmd.Context(), a.Stdin)
+			} else if done, err := a.logsOfOthers(cmd.Context(), cmd.Flags(), args); done || err != nil {
+				return err
+			}
 			if detach {
 				return a.detachFollow(args[0])
 			}
@@ -54,6 +69,8 @@ collected; the name of a declared pod gives all its runs, as journalctl -u rkt@N
 	f.BoolVar(&untilEnd, "until-end", false, "end when the pod does")
 	f.BoolVar(&detach, "detach", false, "")
 	_ = f.MarkHidden("detach")
+	f.BoolVar(&serve, "serve", false, "")
+	_ = f.MarkHidden("serve")
 	return cmd
 }
 

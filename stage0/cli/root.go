@@ -68,6 +68,8 @@ type app struct {
 	trustHTTPS      bool
 	// insecureGiven says that --insecure-options was given: it wins over pod files.
 	insecureGiven bool
+	// serving says that the output goes to somebody who may see less than this process.
+	serving bool
 
 	conf     *config.Config
 	progress image.Progress
