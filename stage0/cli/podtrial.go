@@ -33,17 +33,13 @@ const (
 // new one; event says what it is called when all goes well.
 func (u *updater) trial(ctx context.Context, p *podfile.Pod, d *declared.Pod, apps []declared.App, n int, event, why string, r *updateJSON) error {
 	timeout, settle := u.o.of(p)
-	before, err := u.m.State(ctx, p.UnitName())
-	if err != nil {
-		return err
-	}
 	c, err := d.Try(apps, n)
 	if err != nil {
 		return fmt.Errorf("pod %q: %w", p.Name, err)
 	}
 	failpoint.Hit("update/trial")
 	u.log(p, c).Infof("pod %q: trying generation %d", p.Name, c.Generation)
-	bad := u.judge(ctx, p, before, timeout, settle)
+	bad := u.judge(ctx, p, timeout, settle)
 	if ctx.Err() != nil {
 		// Whoever interrupts an update wants what was there before; that still has
 		// to be started.
@@ -75,12 +71,8 @@ func (u *updater) trial(ctx context.Context, p *podfile.Pod, d *declared.Pod, ap
 // restore starts the pod with the generation that it was brought back to.
 func (u *updater) restore(ctx context.Context, p *podfile.Pod, d *declared.Pod) error {
 	timeout, _ := u.o.of(p)
-	before, err := u.m.State(ctx, p.UnitName())
-	if err != nil {
-		return err
-	}
 	failpoint.Hit("update/restoring")
-	if bad := u.judge(ctx, p, before, timeout, 0); bad != nil {
+	if bad := u.judge(ctx, p, timeout, 0); bad != nil {
 		err := fmt.Errorf("pod %q was brought back to what it ran before, but does not start: %w", p.Name, bad)
 		return errors.Join(err, d.Failed(bad.Error()))
 	}
@@ -89,7 +81,7 @@ func (u *updater) restore(ctx context.Context, p *podfile.Pod, d *declared.Pod) 
 
 // judge restarts a pod's unit and tells what is wrong with it then; nil when it
 // is ready within the time-out, and stays up and healthy for the time to settle.
-func (u *updater) judge(ctx context.Context, p *podfile.Pod, before systemd.State, timeout, settle time.Duration) error {
+func (u *updater) judge(ctx context.Context, p *podfile.Pod, timeout, settle time.Duration) error {
 	unit := p.UnitName()
 	extend := timeout + settle + time.Minute
 	if u.a.Getenv("NOTIFY_SOCKET") != "" {
@@ -100,11 +92,16 @@ func (u *updater) judge(ctx context.Context, p *podfile.Pod, before systemd.Stat
 	if err := u.m.ResetFailed(ctx, unit); err != nil {
 		u.a.log.WithError(err).Debug("resetting the unit, ignoring")
 	}
+	before, err := u.m.State(ctx, unit)
+	if err != nil {
+		return err
+	}
 	start, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	job := make(chan error, 1)
 	go func() { job <- u.m.Do(start, systemd.Restart, unit) }()
-	w := watch{old: before.Invocation}
+	// A unit between two states may be started by Restart= before it is by this job.
+	w := watch{old: before.Invocation, spare: before.ActiveState == "activating" || before.ActiveState == "deactivating"}
 	for done := false; !done; {
 		select {
 		case err := <-job:
@@ -155,6 +152,8 @@ type watch struct {
 	old, run string
 	restarts uint32
 	pid      int
+	// spare is a start that is none of the job's.
+	spare bool
 }
 
 func (w *watch) look(s systemd.State, up bool) error {
@@ -166,8 +165,13 @@ func (w *watch) look(s systemd.State, up bool) error {
 		return nil
 	case w.run == "":
 		w.run, w.restarts = s.Invocation, s.Restarts
+	case (s.Invocation != w.run || s.Restarts > w.restarts) && w.spare && !up:
+		w.run, w.restarts, w.spare = s.Invocation, s.Restarts, false
 	case s.Invocation != w.run || s.Restarts > w.restarts:
 		return errors.New("it ended, and systemd started it again")
+	}
+	if !up && w.spare {
+		return nil
 	}
 	if s.SubState == "auto-restart" || s.SubState == "auto-restart-queued" {
 		return errors.New("it ended, and systemd is about to start it again")

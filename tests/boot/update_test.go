@@ -4,7 +4,6 @@ package boot
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 )
@@ -69,13 +68,7 @@ func (f *fixture) updState(name string) updState {
 func updates(t *testing.T) *fixture {
 	t.Helper()
 	f := open(t)
-	bin := t.TempDir() + "/svc"
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../images/svc")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building the test service: %v\n%s", err, out)
-	}
-	image := f.image("upd", "plain", "--name", "example.com/upd", "--file", bin+":/svc", "--manifest", text(t, m{"app": appOf("/svc", "notify=0s", "wait=1h")}))
+	image := f.svc("upd", appOf("/svc", "notify=0s", "wait=1h"))
 	f.sh("rm -rf " + updDir + " && mkdir -p " + updDir + "/base && tar -C " + updDir + "/base -xf " + image)
 	f.Write(t, updDir+"/sh", 0o755, []byte(updScript))
 	t.Cleanup(func() {
@@ -94,7 +87,7 @@ func (f *fixture) updIn(dir, script string) string {
 
 func updPod(image, restart string) m {
 	return service(m{"apps": []m{{"name": "app", "image": image, "systemd": m{"service": m{"Type": "notify"}}}},
-		"rkt": m{"net": "none", "insecureOptions": []string{"image", "http"}, "update": m{"timeout": "2s", "settle": "1500ms"}}}, m{"Restart": restart, "RestartSec": "100ms"})
+		"rkt": m{"net": "none", "insecureOptions": []string{"image", "http"}, "update": m{"timeout": "20s", "settle": "1500ms"}}}, m{"Restart": restart, "RestartSec": "100ms"})
 }
 
 // TestBadUpdates: whatever is wrong with a new image, the pod runs the one before afterwards, and the history tells.
@@ -102,20 +95,23 @@ func TestBadUpdates(t *testing.T) {
 	f := updates(t)
 	before := f.snapshot()
 	exec := func(args ...string) string { return ".app.exec=" + text(t, args) }
-	type bad struct{ name, filter, script, reason string }
+	type bad struct {
+		name, filter, script, reason string
+		args                         []string
+	}
 	cases := []bad{
-		{"missing binary", exec("/nosuch"), "", "exit status"},
-		{"exec format error", exec("/bad"), `head -c 4096 /dev/urandom >bad; chmod 755 bad`, "exit status"},
-		{"not executable", exec("/bad"), `echo x >bad; chmod 644 bad`, "exit status"},
-		{"crash at once", exec("/svc", "exit=1"), "", "exit status 1"},
-		{"crash after a second", exec("/svc", "notify=0s", "wait=1s", "exit=3"), "", ""},
-		{"crash while starting", exec("/svc", "wait=500ms", "exit=4"), "", "exit status 4"},
-		{"exit 0 at once", exec("/svc", "exit=0"), "", ""},
-		{"exit 0 after it was ready", exec("/svc", "notify=0s", "wait=300ms", "exit=0"), "", ""},
-		{"never ready", exec("/svc", "wait=1h"), "", "not ready within 2s"},
-		{"unknown user", `.app.user="nosuch"`, "", ""},
-		{"missing directory", `.app.workingDirectory="/nosuch"`, "", ""},
-		{"port taken", exec("/svc", "listen=nosuch0:1"), "", "exit status 70"},
+		{"missing binary", exec("/nosuch"), "", "exit status", nil},
+		{"exec format error", exec("/bad"), `head -c 4096 /dev/urandom >bad; chmod 755 bad`, "exit status", nil},
+		{"not executable", exec("/bad"), `echo x >bad; chmod 644 bad`, "exit status", nil},
+		{"crash at once", exec("/svc", "exit=1"), "", "exit status 1", nil},
+		{"crash after a second", exec("/svc", "notify=0s", "wait=1s", "exit=3"), "", "", nil},
+		{"crash while starting", exec("/svc", "wait=500ms", "exit=4"), "", "exit status 4", nil},
+		{"exit 0 at once", exec("/svc", "exit=0"), "", "", nil},
+		{"exit 0 after it was ready", exec("/svc", "notify=0s", "wait=300ms", "exit=0"), "", "", nil},
+		{"never ready", exec("/svc", "wait=1h"), "", "not ready within 2s", []string{"--timeout=2s"}},
+		{"unknown user", `.app.user="nosuch"`, "", "", nil},
+		{"missing directory", `.app.workingDirectory="/nosuch"`, "", "", nil},
+		{"port taken", exec("/svc", "listen=nosuch0:1"), "", "exit status 70", nil},
 	}
 	t.Run("updates", func(t *testing.T) {
 		for _, restart := range []string{"no", "always"} {
@@ -128,20 +124,21 @@ func TestBadUpdates(t *testing.T) {
 				f.updIn(dir, "live good")
 				f.declare(name, updPod(dir+"/live.aci", restart))
 				f.start(name)
+				was := f.updState(name)
 				for _, c := range cases {
 					f.updIn(dir, fmt.Sprintf("variant bad %s %s; live bad", quoted([]string{c.filter}), quoted([]string{c.script})))
-					was := f.updState(name)
-					out, errs, code := f.Try("rkt", "pod", "update", name)
+					out, errs, code := f.Try(append([]string{"rkt", "pod", "update", name}, c.args...)...)
 					is := f.updState(name)
 					if code != 254 || is.Active != "active" || is.Image != was.Image || is.Image == "" || is.Generation != was.Generation || is.State != "good" ||
 						is.Invocation == was.Invocation || is.Events != was.Events+2 || !strings.HasPrefix(is.Last, fmt.Sprintf("rolled-back %d ", was.Generation)) ||
 						!strings.Contains(is.Last, c.reason) {
 						t.Errorf("%s: status %d\nbefore %+v\nafter  %+v\n%s%s", c.name, code, was, is, out, errs)
 					}
+					was = is
 				}
 				// A start does not take what proved bad either, and a better one is taken.
 				f.systemctl("restart", "rkt@"+name)
-				was := f.updState(name)
+				was = f.updState(name)
 				f.updIn(dir, "live better")
 				f.Run(t, "rkt", "pod", "update", name)
 				is := f.updState(name)
@@ -175,6 +172,11 @@ func TestUpdatesThatNeverBegin(t *testing.T) {
 	f.declare("updsig", signed)
 	f.systemctl("start", "rkt@updfile", "rkt@updurl", "rkt@updoci", "rkt@updsig")
 	const newest = "oci.new/blobs/sha256/$(sha256sum <top.tar | cut -d' ' -f1)"
+	states := map[string]updState{}
+	for _, pod := range []string{"updfile", "updurl", "updoci", "updsig"} {
+		states[pod] = f.updState(pod)
+	}
+	undo := ""
 	for _, c := range []struct{ name, pod, script, undo, want string }{
 		{"wrong architecture", "updoci", `ARCH=s390x layout oci root.tar top.tar`, "rm -rf oci; cp -a oci.good oci", "s390x"},
 		{"bad manifest", "updfile", `variant bad '.acVersion = 7'; live bad`, "live good", ""},
@@ -196,15 +198,13 @@ func TestUpdatesThatNeverBegin(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := &fixture{Host: f.Host, t: t, since: f.since}
-			was := f.updState(c.pod)
-			f.upd(c.script)
+			was := states[c.pod]
+			f.upd(undo + "\n" + c.script)
+			undo = c.undo
 			out, errs, code := f.Try("rkt", "pod", "update", c.pod)
 			is := f.updState(c.pod)
 			if code != 254 || is != was || is.Active != "active" || !strings.Contains(errs, c.want) {
 				t.Errorf("status %d, want %q\nbefore %+v\nafter  %+v\n%s%s", code, c.want, was, is, out, errs)
-			}
-			if c.undo != "" {
-				f.upd(c.undo)
 			}
 		})
 	}
@@ -223,7 +223,7 @@ func TestUpdateAndRollback(t *testing.T) {
 	f := updates(t)
 	before := f.snapshot()
 	p := updPod(updDir+"/live.aci", "no")
-	p["rkt"].(m)["update"] = m{"policy": "registry", "timeout": "3s", "settle": "500ms", "keep": 2}
+	p["rkt"].(m)["update"] = m{"policy": "registry", "timeout": "20s", "settle": "500ms", "keep": 2}
 	f.declare("upd", p)
 	pinned := updPod(updDir+"/live.aci", "no")
 	pinned["rkt"].(m)["update"] = "never"
