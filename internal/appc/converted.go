@@ -16,6 +16,7 @@ const (
 	AnnotationDockerUser        = "appc.io/docker/user"
 	AnnotationDockerEnvironment = "appc.io/docker/environment"
 	AnnotationDockerStopSignal  = "appc.io/docker/stopsignal"
+	AnnotationDockerHealthcheck = "appc.io/docker/healthcheck"
 )
 
 // Converted says whether an image came from an OCI or Docker image.

@@ -79,6 +79,8 @@ func (p *parser) app(v *jsonpos.Value, path string) App {
 			o.Isolators = p.isolators(m.Value, at)
 		case "ports":
 			o.Ports = p.appPorts(m.Value, at)
+		case "health":
+			app.Health = p.health(m.Value, at)
 		case "credentials":
 			app.Credentials = p.appCredentials(m.Value, at)
 		case "stdin":

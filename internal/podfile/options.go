@@ -69,6 +69,8 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			o.Environment = p.nameValues(m.Value, at, checkEnvName)
 		case "environmentFiles":
 			o.EnvironmentFiles = p.environmentFiles(m.Value, at)
+		case "ready":
+			o.Ready = p.oneOf(m.Value, at, " started healthy ")
 		case "credentials":
 			o.Credentials = p.credentials(m.Value, at)
 		case "noOverlay":

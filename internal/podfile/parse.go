@@ -67,6 +67,7 @@ func (p *parser) pod0(name string, files []File) *jsonpos.Value {
 		p.report(Error, jsonpos.Pos{File: name + ".json"}, "", "no file to read", "")
 	}
 	if root != nil {
+		keepNullHealth(root)
 		dropNulls(root)
 		if hasAt {
 			p.specifiers(root)
@@ -137,6 +138,7 @@ func (p *parser) document(root *jsonpos.Value) {
 		p.checkActivated(v)
 	}
 	p.checkCredentials(root)
+	p.checkReady(root.Member("rkt"))
 	if len(pod.Apps) == 0 && !Failed(p.problems) {
 		p.errorf(root, "apps", "pod must contain at least one app")
 	}

@@ -18,6 +18,7 @@ import (
 	"strconv"
 
 	"github.com/rkt-systemd/rkt/internal/appcred"
+	"github.com/rkt-systemd/rkt/internal/apphealth"
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/jsonpos"
 	"github.com/rkt-systemd/rkt/internal/stdio"
@@ -99,6 +100,8 @@ type App struct {
 	Stdio stdio.Modes
 	// Order tells how the app's unit relates to other apps of the pod.
 	Order Order
+	// Health is how its health is found out; nil if the file says nothing of it.
+	Health *apphealth.Check
 	// Credentials are those of the pod's that the app gets.
 	Credentials []appcred.Credential
 	// Systemd are directives of the app's own unit.
@@ -236,6 +239,7 @@ type Options struct {
 	// files, of which one with a "-" before its path may be missing, under it.
 	Environment      []NameValue
 	EnvironmentFiles []string
+	Ready            string // "", "started" or "healthy"
 	// Credentials are handed to those apps that name them.
 	Credentials []Credential
 }

@@ -64,6 +64,7 @@ const (
 const (
 	Stage2Dir    = "opt/stage2"
 	StatusDir    = "rkt/status"
+	HealthDir    = "rkt/health"
 	EnvDir       = "rkt/env"
 	AppRecordDir = "rkt/apps"
 	// CredentialDir has a mount with the credentials of each app that has some.

@@ -33,6 +33,7 @@ type appInfo struct {
 	FinishedAt      *int64            `json:"finished_at,omitempty"`
 	ExitCode        *int              `json:"exit_code,omitempty"`
 	ImageID         string            `json:"image_id"`
+	Health          *healthInfo       `json:"health,omitempty"`
 	Mounts          []appMount        `json:"mounts,omitempty"`
 	UserAnnotations map[string]string `json:"user_annotations,omitempty"`
 	UserLabels      map[string]string `json:"user_labels,omitempty"`
@@ -43,6 +44,21 @@ type appMount struct {
 	ContainerPath string `json:"container_path"`
 	HostPath      string `json:"host_path"`
 	ReadOnly      bool   `json:"read_only"`
+}
+
+// healthInfo is the health of an app that has a check, while it runs.
+type healthInfo struct {
+	State  string `json:"state"`
+	Since  int64  `json:"since"`
+	Output string `json:"output,omitempty"`
+}
+
+func healthOf(d *pod.Pod, app string) *healthInfo {
+	h, ok := d.AppHealth(app)
+	if !ok {
+		return nil
+	}
+	return &healthInfo{h.State, h.Since.UnixNano(), h.Output}
 }
 
 // appStatus looks at an app. In a mutable pod the app's own files tell; in
@@ -86,6 +102,9 @@ func appStatus(d *pod.Pod, ra *schema.RuntimeApp, name string, mutable bool) app
 		default:
 			i.State = appUnknown
 		}
+	}
+	if i.State == appRunning {
+		i.Health = healthOf(d, name)
 	}
 	if ra == nil {
 		return i
@@ -143,6 +162,9 @@ func (i *appInfo) print(w io.Writer) error {
 	line("created_at", at(i.CreatedAt))
 	line("started_at", at(i.StartedAt))
 	line("finished_at", at(i.FinishedAt))
+	if i.Health != nil {
+		line("health", i.Health.State)
+	}
 	if i.ExitCode != nil {
 		line("exit_code", fmt.Sprint(*i.ExitCode))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/appcred"
+	"github.com/rkt-systemd/rkt/internal/apphealth"
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/stdio"
@@ -346,6 +347,9 @@ func declaredSpec(p *podfile.Pod) (*prepare.PodSpec, error) {
 	for _, n := range p.Annotations {
 		s.Annotations = append(s.Annotations, [2]string{n.Name, n.Value})
 	}
+	if p.Rkt.Ready != "" {
+		s.Annotations = append(s.Annotations, [2]string{apphealth.AnnotationReady, p.Rkt.Ready})
+	}
 	for i := range p.Apps {
 		as, err := declaredApp(&p.Apps[i])
 		if err != nil {
@@ -412,6 +416,9 @@ func declaredApp(ap *podfile.App) (*prepare.AppSpec, error) {
 	owners := map[string]string{}
 	if len(ap.Systemd) > 0 {
 		s.Annotations = append(s.Annotations, [2]string{appunit.Annotation, appunit.Encode(ap.Systemd)})
+	}
+	if ap.Health != nil {
+		s.Annotations = append(s.Annotations, [2]string{apphealth.Annotation, apphealth.Encode(ap.Health)})
 	}
 	if len(ap.Credentials) > 0 {
 		s.Annotations = append(s.Annotations, [2]string{appcred.Annotation, appcred.Encode(ap.Credentials)})

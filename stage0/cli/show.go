@@ -422,6 +422,20 @@ func (a *app) printStatus(d *pod.Pod, format string) error {
 		}
 		fmt.Fprintf(w, "exited=%t\n", d.State != pod.Running)
 	}
+	if m != nil {
+		for i := range m.Apps {
+			name := m.Apps[i].Name.String()
+			h := healthOf(d, name)
+			if h == nil {
+				continue
+			}
+			fmt.Fprintf(w, "health-%s=%s", name, h.State)
+			if h.Output != "" {
+				fmt.Fprintf(w, " (%s)", h.Output)
+			}
+			fmt.Fprintln(w)
+		}
+	}
 	if m != nil && d.State != pod.Running {
 		for i := range m.Apps {
 			if code, ok := d.ExitStatus(m.Apps[i].Name.String()); ok {

@@ -49,8 +49,8 @@ const (
 	AnnotationEnvironment = appc.AnnotationDockerEnvironment
 	// AnnotationStopSignal is a signal's name or number: SIGQUIT, 3.
 	AnnotationStopSignal = appc.AnnotationDockerStopSignal
-	// AnnotationHealthcheck is the configuration's Healthcheck as JSON; nothing runs it.
-	AnnotationHealthcheck = "appc.io/docker/healthcheck"
+	// AnnotationHealthcheck is the configuration's Healthcheck as JSON; see internal/apphealth.
+	AnnotationHealthcheck = appc.AnnotationDockerHealthcheck
 )
 
 const annotationPrefix = "org.opencontainers.image."

@@ -81,8 +81,10 @@ func writeFiles(l place, p *plan.Plan, ids abi.IDRange) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(l.root, podfs.StatusDir), 0o755); err != nil {
-		return err
+	for _, d := range []string{podfs.StatusDir, podfs.HealthDir} {
+		if err := os.MkdirAll(filepath.Join(l.root, d), 0o755); err != nil {
+			return err
+		}
 	}
 	for _, d := range p.Dirs {
 		if err := makeDir(l, d, ids); err != nil {

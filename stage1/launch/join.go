@@ -37,10 +37,21 @@ func (s *Spec) place(kind Kind, leader int) error {
 		s = &view
 	}
 	if kind == Main {
-		if err := announce(mainDir, s.Name); err != nil {
+		a, err := prepareAnnouncement(mainDir, s.Name)
+		if err != nil {
 			return &Error{1, err}
 		}
+		defer a.close()
+		if err := s.enter(kind); err != nil {
+			return err
+		}
+		return wrap(1, a.tell(), "recording the process of app %q", s.Name)
 	}
+	return s.enter(kind)
+}
+
+// enter gives the calling thread the app's root: the held one, or a new one.
+func (s *Spec) enter(kind Kind) error {
 	if s.PreStart != nil || s.PostStop != nil {
 		pid := announced(holdDir, s.Name)
 		ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -71,12 +82,17 @@ func Hold(s *Spec) error {
 	if err != nil {
 		return err
 	}
-	if err := announce(holdDir, s.Name); err != nil {
+	a, err := prepareAnnouncement(holdDir, s.Name)
+	if err != nil {
 		return err
 	}
 	if err := enterRoot(s); err != nil {
 		return &Error{ExitRoot, err}
 	}
+	if err := a.tell(); err != nil {
+		return fmt.Errorf("recording the process of app %q: %w", s.Name, err)
+	}
+	a.close()
 	if _, err := unix.Write(notify, []byte("READY=1")); err != nil {
 		return fmt.Errorf("telling systemd that the app's root is there: %w", err)
 	}
@@ -85,21 +101,33 @@ func Hold(s *Spec) error {
 	}
 }
 
-// announce records this process below dir.
-func announce(dir, app string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp := filepath.Join(dir, "."+app)
-	err := os.WriteFile(tmp, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
+// announcement is a record of this process that is put in place when the app's
+// root is there and the record's directory out of reach: who joins the process
+// shall not find itself in the pod's root.
+type announcement struct {
+	dir int
+	app string
+}
+
+func prepareAnnouncement(dir, app string) (*announcement, error) {
+	err := os.MkdirAll(dir, 0o700)
 	if err == nil {
-		err = os.Rename(tmp, filepath.Join(dir, app))
+		err = os.WriteFile(filepath.Join(dir, "."+app), fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("recording the process of app %q: %w", app, err)
+		return nil, fmt.Errorf("recording the process of app %q: %w", app, err)
 	}
-	return nil
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("recording the process of app %q: %w", app, err)
+	}
+	return &announcement{fd, app}, nil
 }
+
+func (a *announcement) tell() error { return unix.Renameat(a.dir, "."+a.app, a.dir, a.app) }
+
+// close leaves no way out of the app's root.
+func (a *announcement) close() { unix.Close(a.dir) }
 
 // announced is the process recorded below dir, 0 if there is none.
 func announced(dir, app string) int {

@@ -31,6 +31,9 @@ func Fly(in Input) (*Plan, error) {
 		s.Sockets = s.Sockets || port.SocketActivated && len(in.Facts.Listeners) > 0
 	}
 	p.flyIgnores(in, app, ra.ReadOnlyRootFS)
+	if c, err := checkOf(ra, img); err == nil && c != nil {
+		p.warn("app %q: fly does not look after its health", name)
+	}
 	if _, err := directives(ra, &s); err != nil {
 		return nil, err
 	}

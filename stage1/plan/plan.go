@@ -161,7 +161,7 @@ func Make(in Input) (_ *Plan, err error) {
 	p.warnBandwidth(in)
 	p.list(names)
 	p.forLater(in)
-	if err := p.target(in.Facts.Joining); err != nil {
+	if err := p.target(in.Facts.Joining, p.healths(in)); err != nil {
 		return nil, err
 	}
 	if err := p.choosePodFilter(); err != nil {
@@ -259,6 +259,9 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 		return err
 	}
 	if err := credentials(ra, &s, "/"); err != nil {
+		return err
+	}
+	if err := p.health(in, ra, img, &s); err != nil {
 		return err
 	}
 	nameFiles(&s, in)

@@ -67,6 +67,9 @@ func (p *Plan) unit(joining bool, ra *schema.RuntimeApp, img *schema.ImageManife
 		u.Add("Unit", "Requires", hold)
 		u.Add("Unit", "After", hold)
 	}
+	if s.Health != nil {
+		u.Add("Unit", "Wants", healthUnit(s.Name))
+	}
 	if s.LogPassed {
 		u.Add("Service", "Sockets", logSocket(s.Name))
 	}
@@ -117,7 +120,7 @@ func needNetwork(u *unitfile.File) {
 
 // target is what PID 1 starts: it is reached, and the pod ready, when every
 // app has started.
-func (p *Plan) target(joining bool) error {
+func (p *Plan) target(joining bool, healths []string) error {
 	u := unitfile.New("rkt stage1")
 	u.Add("Unit", "Description", "Pod Started")
 	u.Add("Unit", "DefaultDependencies", "no")
@@ -138,6 +141,10 @@ func (p *Plan) target(joining bool) error {
 		start := starter(&p.Apps[i])
 		u.Add("Unit", "Requires", start)
 		u.Add("Unit", "After", start)
+	}
+	for _, h := range healths {
+		u.Add("Unit", "Wants", h)
+		u.Add("Unit", "After", h)
 	}
 	b, err := u.Bytes()
 	if err != nil {

@@ -56,11 +56,12 @@ func gaveUp(args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "/usr/bin/systemctl", "show", "--property=ActiveState", "--value", args[0]+".service").Output()
+	out, err := exec.CommandContext(ctx, "/usr/bin/systemctl", "show", "--property=ActiveState,Job", args[0]+".service").Output()
 	if err != nil {
 		return fmt.Errorf("looking at the state of app %q: %w", args[0], err)
 	}
-	if strings.TrimSpace(string(out)) != "failed" {
+	// With a job it is being started again: see Health.Action.
+	if show := "\n" + string(out); !strings.Contains(show, "\nActiveState=failed\n") || strings.Contains(show, "\nJob=") && !strings.Contains(show, "\nJob=0\n") {
 		return nil
 	}
 	b, err := os.ReadFile(filepath.Join(statusDir, args[0]))

@@ -26,7 +26,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, errors.New("usage: rkt-stage2 init|initpipe|console|network|app|handler|reload|hold|exited|gave-up|enter|shell|out|iomux|ttymux …"))
+		fail(2, errors.New("usage: rkt-stage2 init|initpipe|console|network|app|handler|reload|hold|exited|gave-up|enter|shell|out|iomux|ttymux|health|check …"))
 	}
 	var err error
 	args := os.Args[2:]
@@ -57,6 +57,10 @@ func main() {
 		err = iomux(args)
 	case "ttymux":
 		err = ttymux(args)
+	case "health":
+		err = health(args)
+	case "check":
+		err = check(args)
 	case "initpipe":
 		err = initPipe(args)
 	case "console":
