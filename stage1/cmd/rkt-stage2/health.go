@@ -23,6 +23,7 @@ const exitUnhealthy = 250
 const (
 	messageHealthy   = "4f6a2b0e9d0f4c2f8a51c7e3b9d86a10"
 	messageUnhealthy = "a3c86f0d1b7e4c0b9c2e5d4f7a1896b2"
+	messageWaiting   = "2c7d0e6b5f1a4b3e8d49a7f3c6e1b508"
 	messageNotReady  = "d1e95b7c3a2f4e6d8f90b4a6c8e20d5f"
 )
 
@@ -58,6 +59,8 @@ func health(args []string) error {
 	p.begin()
 	if !s.Health.Ready {
 		p.ready()
+	} else {
+		p.log(messageWaiting, "6", fmt.Sprintf("The pod is ready when app %s is healthy", s.Name))
 	}
 	return p.run(term)
 }
@@ -248,6 +251,14 @@ func notify(to, text string, creds *unix.Ucred) error {
 	}
 	if err := unix.Sendmsg(fd, []byte(text), oob, &unix.SockaddrUnix{Name: to}, unix.MSG_NOSIGNAL); err != nil {
 		return fmt.Errorf("sending to %q: %w", to, err)
+	}
+	// The receiver looks at the process that a message is of, which may be about to
+	// end: wait until it has taken the message.
+	for range 200 {
+		if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || n == 0 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	return nil
 }
