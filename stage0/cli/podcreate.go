@@ -20,7 +20,6 @@ import (
 
 // writeOptions are those of commands that write a pod file.
 type writeOptions struct {
-	dir               string
 	replace, dryRun   bool
 	noReload, runtime bool
 }

@@ -122,10 +122,17 @@ func (u *updater) judge(ctx context.Context, p *podfile.Pod, timeout, settle tim
 			return u.explain(ctx, unit, err)
 		}
 	}
-	end := time.Now().Add(settle)
+	end, patience := time.Now().Add(settle), time.Now().Add(timeout)
 	for {
-		if err := u.health(p.Name); err != nil {
+		waiting, err := u.health(p.Name)
+		if err != nil {
 			return err
+		}
+		if now := time.Now(); waiting != "" {
+			if now.After(patience) {
+				return fmt.Errorf("app %q was not found healthy within %s", waiting, timeout)
+			}
+			end = now.Add(max(settle, watchEvery)) // it settles once all are healthy
 		}
 		left := time.Until(end)
 		if left <= 0 {
@@ -203,24 +210,33 @@ func (u *updater) explain(ctx context.Context, unit string, err error) error {
 	return fmt.Errorf("%w (%s)", err, s.Result)
 }
 
-// health looks at the apps of a pod that is up: none may have ended.
-func (u *updater) health(name string) error {
+// health looks at the apps of a pod that is up: none may have failed or be
+// unhealthy. It names one whose first check has not succeeded yet.
+func (u *updater) health(name string) (waiting string, err error) {
 	d, err := u.runningPod(name)
 	if err != nil || d == nil {
-		return err
+		return "", err
 	}
 	defer d.Close()
 	m, err := d.Manifest()
 	if err != nil {
-		return err
+		return "", err
 	}
 	for i := range m.Apps {
 		app := m.Apps[i].Name.String()
 		if code, ended := d.ExitStatus(app); ended && code != 0 {
-			return fmt.Errorf("app %q ended with status %d", app, code)
+			return "", fmt.Errorf("app %q ended with status %d", app, code)
+		}
+		switch h, _ := d.AppHealth(app); {
+		case h.State == "unhealthy" && h.Output != "":
+			return "", fmt.Errorf("app %q is unhealthy: %s", app, h.Output)
+		case h.State == "unhealthy":
+			return "", fmt.Errorf("app %q is unhealthy", app)
+		case h.State == "starting":
+			waiting = app
 		}
 	}
-	return nil
+	return waiting, nil
 }
 
 // runningPod is the running pod of a declared name, nil without one.

@@ -149,6 +149,23 @@ func TestBadUpdates(t *testing.T) {
 			})
 		}
 	})
+	t.Run("unhealthy", func(t *testing.T) {
+		dir := updDir + "/health"
+		f.sh("mkdir " + dir)
+		f.updIn(dir, "variant good . 'cp svc check'; variant bad . 'echo 3 >v'; live good")
+		p := updPod(dir+"/live.aci", "always")
+		p["apps"].([]m)[0]["health"] = m{"exec": []string{"/check", "exit=0"}, "interval": "300ms", "retries": 2}
+		f.declare("updhealth", p)
+		f.start("updhealth")
+		was := f.updState("updhealth")
+		f.updIn(dir, "live bad")
+		out, errs, code := f.Try("rkt", "pod", "update", "updhealth")
+		is := f.updState("updhealth")
+		if code != 254 || is.Active != "active" || is.Image != was.Image || is.State != "good" || !strings.Contains(is.Last, `app "app" is unhealthy`) {
+			t.Errorf("status %d\nbefore %+v\nafter  %+v\n%s%s", code, was, is, out, errs)
+		}
+		f.forget("updhealth")
+	})
 	contains(t, "the journal", f.journal("MESSAGE_ID=5d0e0c4a9b1f4f5d8f5e2b7d6c1a9e42", "RKT_POD_NAME=updno", "--since", f.since), `pod "updno" is back at generation 1`)
 	contains(t, "the journal", f.journal("MESSAGE_ID=c2b2a7d1f3f54b0f9a3f1a5a0d3e7b61", "RKT_POD_NAME=updalways", "--since", f.since), `pod "updalways" runs generation`)
 	f.unchanged(before)

@@ -387,7 +387,7 @@ case_pod_apply() {
     *) fail "half of a set: $pods" ;;
   esac
   next rkt pod apply /var/tmp/set
-  [[ $(cd /etc/rkt/pods && ls -A | xargs) == "crash.json crashc.json" ]] || fail "files: $(ls -A /etc/rkt/pods)"
+  [[ $(ls -A /etc/rkt/pods) == $'crash.json\ncrashc.json' ]] || fail "files: $(ls -A /etc/rkt/pods)"
   runs 100001
   [[ $(systemctl is-active rkt@crashb) != active ]] || fail "rkt@crashb runs"
   rm /var/tmp/set/*
