@@ -12,10 +12,10 @@ import (
 // conversation is a connection whose requests are there already.
 type conversation struct {
 	io.Reader
-	bytes.Buffer
+	answer bytes.Buffer
 }
 
-func (c *conversation) Read(b []byte) (int, error) { return c.Reader.Read(b) }
+func (c *conversation) Write(b []byte) (int, error) { return c.answer.Write(b) }
 
 func servingApp(t *testing.T) *app {
 	return &app{log: journal.NewLogger("test", "", false), dir: t.TempDir(), systemConfig: t.TempDir(), localConfig: t.TempDir()}
@@ -41,7 +41,7 @@ func TestServedLogs(t *testing.T) {
 		var out, errs bytes.Buffer
 		client := *a
 		client.Stdout, client.Stderr = &out, &errs
-		if err := client.copyFrames(&conn.Buffer); err == nil || out.Len() > 0 || !strings.Contains(errs.String(), c.want) {
+		if err := client.copyFrames(&conn.answer); err == nil || out.Len() > 0 || !strings.Contains(errs.String(), c.want) {
 			t.Errorf("%s: %v, %q, %q, want %q", c.request, err, out.String(), errs.String(), c.want)
 		}
 	}
