@@ -32,6 +32,13 @@ type Query struct {
 	Sync bool
 	// Directory reads journal files of a directory instead of the host's.
 	Directory string
+	// Namespace reads that journal namespace together with the host's own; "*"
+	// reads all there are.
+	Namespace string
+	// Priority, Grep and Boot limit the entries as journalctl's options of these
+	// names do; Reverse prints the newest first.
+	Priority, Grep, Boot string
+	Reverse              bool
 	// Journalctl is the program; "" means "journalctl" in PATH.
 	Journalctl string
 }
@@ -53,7 +60,27 @@ func PodMatches(uuid, scope string, apps ...string) []string {
 
 // args builds journalctl's command line.
 func (q *Query) args() ([]string, error) {
-	args := []string{"--output=export", "--no-pager", "--quiet", "--all"}
+	return q.argsAs("export")
+}
+
+// argsAs is args for an output mode of journalctl's.
+func (q *Query) argsAs(output string) ([]string, error) {
+	args := []string{"--output=" + output, "--no-pager", "--quiet", "--all"}
+	switch q.Namespace {
+	case "":
+	case "*":
+		args = append(args, "--namespace=*")
+	default:
+		args = append(args, "--namespace=+"+q.Namespace)
+	}
+	for _, o := range [][2]string{{"priority", q.Priority}, {"grep", q.Grep}, {"boot", q.Boot}} {
+		if o[1] != "" {
+			args = append(args, "--"+o[0]+"="+o[1])
+		}
+	}
+	if q.Reverse {
+		args = append(args, "--reverse")
+	}
 	if q.Directory != "" {
 		args = append(args, "--directory="+q.Directory)
 	}
@@ -114,7 +141,7 @@ func Read(ctx context.Context, q Query) (*Reader, error) {
 		return nil, err
 	}
 	if q.Sync {
-		if err := Sync(ctx, prog); err != nil {
+		if err := q.sync(ctx, prog); err != nil {
 			return nil, err
 		}
 	}
@@ -131,6 +158,36 @@ func Read(ctx context.Context, q Query) (*Reader, error) {
 		return nil, fmt.Errorf("starting %q (package systemd) to read the journal: %w", prog, err)
 	}
 	return &Reader{cmd: cmd, cancel: cancel, out: bufio.NewReaderSize(out, 64<<10), stderr: stderr}, nil
+}
+
+func (q *Query) sync(ctx context.Context, prog string) error {
+	if err := Sync(ctx, prog); err != nil || q.Namespace == "" || q.Namespace == "*" {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, prog, "--namespace="+q.Namespace, "--sync").CombinedOutput(); err != nil {
+		return fmt.Errorf("syncing the journal namespace %q with %q: %w: %s", q.Namespace, prog, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Copy prints entries in an output mode of journalctl's own (journalctl(1),
+// --output=).
+func Copy(ctx context.Context, q Query, output string, w io.Writer) error {
+	prog := q.Journalctl
+	if prog == "" {
+		prog = "journalctl"
+	}
+	args, err := q.argsAs(output)
+	if err != nil {
+		return err
+	}
+	stderr := &bytes.Buffer{}
+	cmd := exec.CommandContext(ctx, prog, args...)
+	cmd.Stdout, cmd.Stderr = w, &limitedWriter{w: stderr, left: 4096}
+	if err := cmd.Run(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("reading the journal: journalctl: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return nil
 }
 
 // Sync has journald write what it was sent to its files.

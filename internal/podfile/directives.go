@@ -244,7 +244,7 @@ func refusedService(key string) string {
 		"ProtectClock", "KeyringMode":
 		return "it would confine rkt rather than the apps; use apps[].isolators"
 	case "LogNamespace":
-		return "the apps log to the host's journal"
+		return "see rkt.logNamespace"
 	case "StandardInput", "StandardInputText", "StandardInputData", "TTYPath":
 		return "a declared pod has no input"
 	}

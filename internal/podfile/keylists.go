@@ -16,7 +16,7 @@ var (
 	volumeKeys        = []string{"name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "owner"}
 	portKeys          = []string{"name", "hostPort", "hostIP", "podPort", "activate", "idleTime"}
 	systemdKeys       = []string{"unit", "service", "install", "socket", "timer", "path"}
-	rktKeys           = []string{"net", "hostname", "stage1", "pullPolicy", "update", "insecureOptions", "noOverlay", "privateUsers", "profile", "environment", "environmentFiles", "dns", "dnsSearch", "dnsOptions", "dnsOpt", "dnsDomain", "hostsEntries", "credentials", "ready", "ipc"}
+	rktKeys           = []string{"net", "hostname", "stage1", "pullPolicy", "update", "insecureOptions", "noOverlay", "privateUsers", "profile", "environment", "environmentFiles", "dns", "dnsSearch", "dnsOptions", "dnsOpt", "dnsDomain", "hostsEntries", "credentials", "journal", "logNamespace", "ready", "ipc"}
 	rktUpdateKeys     = []string{"policy", "timeout", "settle", "keep"}
 	rktCredentialKeys = []string{"load", "set", "encrypted"}
 	pairKeys          = []string{"name", "value"}

@@ -9,8 +9,7 @@ import (
 
 // laterKeys are options of `rkt run` that a pod file cannot have yet. They are
 // errors, not warnings: a pod must not run without what its file asks for.
-const laterKeys = " journal " +
-	"mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
+const laterKeys = " mdsRegister inheritEnv interactive machineName readOnly uuidFileSave "
 
 const insecureOptions = " none image tls ondisk http pubkey capabilities paths seccomp all-fetch all-run all "
 
@@ -69,6 +68,10 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			o.Environment = p.nameValues(m.Value, at, checkEnvName)
 		case "environmentFiles":
 			o.EnvironmentFiles = p.environmentFiles(m.Value, at)
+		case "journal":
+			o.Journal = p.oneOf(m.Value, at, " host guest ")
+		case "logNamespace":
+			o.LogNamespace = p.logNamespace(m.Value, at)
 		case "ready":
 			o.Ready = p.oneOf(m.Value, at, " started healthy ")
 		case "credentials":

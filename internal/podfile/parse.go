@@ -139,6 +139,7 @@ func (p *parser) document(root *jsonpos.Value) {
 	}
 	p.checkCredentials(root)
 	p.checkReady(root.Member("rkt"))
+	p.checkJournal(root.Member("rkt"))
 	if len(pod.Apps) == 0 && !Failed(p.problems) {
 		p.errorf(root, "apps", "pod must contain at least one app")
 	}

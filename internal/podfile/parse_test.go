@@ -225,7 +225,7 @@ func TestProblems(t *testing.T) {
 		{"wanted by", `{` + app + `, "systemd": {"install": {"WantedBy": "../../x.target"}}}`, `"../../x.target" is no unit name`},
 		{"alias", `{` + app + `, "systemd": {"install": {"Alias": "x.service"}}}`, `only aliases like OTHER@web.service`},
 		{"default instance", `{` + app + `, "systemd": {"install": {"DefaultInstance": "x"}}}`, `DefaultInstance= needs a template, "web@.json"`},
-		{"later", `{` + app + `, "rkt": {"journal": "guest"}}`, `error web.json:1:36: rkt.journal: is not supported yet by this version`},
+		{"later", `{` + app + `, "rkt": {"mdsRegister": true}}`, `error web.json:1:36: rkt.mdsRegister: is not supported yet by this version`},
 		{"a name server", `{` + app + `, "rkt": {"dns": ["ns.example"]}}`, `error web.json:1:35: rkt.dns: name server "ns.example" is no IP address`},
 		{"a hosts entry", `{` + app + `, "rkt": {"hostsEntries": "x"}}`, `error web.json:1:35: rkt.hostsEntries: hosts entry "x" is neither IP=NAME nor host`},
 		{"rkt typo", `{` + app + `, "rkt": {"hostnam": "x"}}`, `rkt.hostnam: unknown key "hostnam", ignoring (did you mean "hostname"?)`},

@@ -239,7 +239,9 @@ type Options struct {
 	// files, of which one with a "-" before its path may be missing, under it.
 	Environment      []NameValue
 	EnvironmentFiles []string
-	Ready            string // "", "started" or "healthy"
+	// Journal is "", "host" or "guest"; LogNamespace names one of the host's.
+	Journal, LogNamespace string
+	Ready                 string // "", "started" or "healthy"
 	// Credentials are handed to those apps that name them.
 	Credentials []Credential
 }

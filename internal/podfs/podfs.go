@@ -47,12 +47,14 @@ const (
 	UnitName      = "unit"
 	// StartOptions is the "rkt" section of a pod file that would start the pod in the
 	// same way; a declared pod has none.
-	StartOptions    = "start-options"
-	Stage1          = "stage1"
-	Stage1Manifest  = "stage1/manifest"
-	Stage1Rootfs    = "stage1/rootfs"
-	Overlay         = "overlay"
-	AppsInfo        = "appsinfo"
+	StartOptions   = "start-options"
+	Stage1         = "stage1"
+	Stage1Manifest = "stage1/manifest"
+	Stage1Rootfs   = "stage1/rootfs"
+	Overlay        = "overlay"
+	AppsInfo       = "appsinfo"
+	// GuestJournal has the files of the pod's own journal.
+	GuestJournal    = "journal"
 	NspawnLock      = "nspawn-lock"
 	ReleasedMarker  = "released"
 	TreeStoreIDFile = "treeStoreID"

@@ -94,6 +94,7 @@ func Pod(p *podfile.Pod, opts Options) (Output, error) {
 	if idle {
 		u.Add("Unit", "StopWhenUnneeded", "yes")
 	}
+	logNamespace(u, p)
 	addDirectives(u, "Unit", p.Unit)
 	if len(p.Socket) > 0 {
 		// a pod that is started by hand has its sockets, too

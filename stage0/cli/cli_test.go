@@ -199,11 +199,11 @@ func TestDurations(t *testing.T) {
 	for in, want := range map[string]time.Time{"10m": now.Add(-10 * time.Minute), "-2h": now.Add(-2 * time.Hour), "2h ago": now.Add(-2 * time.Hour),
 		"2026-05-01": time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), "2026-05-01 10:11:12": time.Date(2026, 5, 1, 10, 11, 12, 0, time.UTC),
 		"today": time.Date(2026, 5, 6, 0, 0, 0, 0, time.UTC)} {
-		if got, err := parseSince(in, now); err != nil || !got.Equal(want) {
-			t.Errorf("parseSince(%q) = %v, %v, want %v", in, got, err, want)
+		if got, err := parseTime("--since", in, now); err != nil || !got.Equal(want) {
+			t.Errorf("parseTime(%q) = %v, %v, want %v", in, got, err, want)
 		}
 	}
-	if _, err := parseSince("long ago", now); err == nil {
+	if _, err := parseTime("--since", "long ago", now); err == nil {
 		t.Error(`--since "long ago" is taken`)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/internal/podlog"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 )
@@ -25,7 +27,8 @@ func (a *app) logsCmd() *cobra.Command {
 	var apps []string
 	var follow, untilEnd, detach, serve bool
 	var lines int
-	var since string
+	var since, until, output string
+	var more journal.Query
 	cmd := &cobra.Command{
 		Use: "logs UUID|NAME", Short: "Print what a pod's apps wrote to the journal",
 		Long: `Print the lines of a pod from the host's journal. A UUID gives that run of the pod, also after the pod has been
@@ -52,13 +55,27 @@ without being allowed to read the rest of the journal.`,
 			}
 			q := journal.Query{Follow: follow, Lines: lines}
 			if since != "" {
-				t, err := parseSince(since, time.Now())
+				t, err := parseTime("--since", since, time.Now())
 				if err != nil {
 					return err
 				}
 				q.Since = t
 			}
-			return a.logs(cmd.Context(), args[0], q, apps, untilEnd)
+			if until != "" {
+				t, err := parseTime("--until", until, time.Now())
+				if err != nil {
+					return err
+				}
+				q.Until = t
+			}
+			if err := checkLogOutput(output); err != nil {
+				return err
+			}
+			if untilEnd && (output != "" || more.Reverse || until != "") {
+				return errors.New("--until-end cannot be combined with --output, --reverse and --until")
+			}
+			q.Priority, q.Grep, q.Boot, q.Reverse = more.Priority, more.Grep, more.Boot, more.Reverse
+			return a.logs(cmd.Context(), args[0], q, output, apps, untilEnd)
 		},
 	}
 	f := cmd.Flags()
@@ -66,6 +83,15 @@ without being allowed to read the rest of the journal.`,
 	f.BoolVarP(&follow, "follow", "f", false, "go on with new lines")
 	f.IntVarP(&lines, "lines", "n", 0, "only the newest so many `lines`")
 	f.StringVar(&since, "since", "", "only lines since this `time`: 10m, 2h ago, 2006-01-02 15:04:05")
+	f.StringVar(&until, "until", "", "only lines until this `time`, as --since")
+	f.StringVarP(&output, "output", "o", "", "output `mode` of journalctl(1): short-iso, json, cat, verbose, …")
+	f.StringVarP(&more.Priority, "priority", "p", "", "only lines of this `priority` or a more important one: err, warning, 3, a range err..alert")
+	f.StringVarP(&more.Grep, "grep", "g", "", "only lines that match this `expression`")
+	f.StringVarP(&more.Boot, "boot", "b", "", "only lines of this `boot` of the host: an ID or an offset, 0 for this one")
+	f.Lookup("boot").NoOptDefVal = "0"
+	f.BoolVarP(&more.Reverse, "reverse", "r", false, "newest lines first")
+	f.Bool("no-pager", true, "")
+	_ = f.MarkHidden("no-pager") // there is none; for fingers that are used to it
 	f.BoolVar(&untilEnd, "until-end", false, "end when the pod does")
 	f.BoolVar(&detach, "detach", false, "")
 	_ = f.MarkHidden("detach")
@@ -74,8 +100,17 @@ without being allowed to read the rest of the journal.`,
 	return cmd
 }
 
-// parseSince takes a duration back from now, or a time.
-func parseSince(s string, now time.Time) (time.Time, error) {
+// checkLogOutput takes the output modes of journalctl.
+func checkLogOutput(mode string) error {
+	const known = " short short-full short-iso short-iso-precise short-precise short-monotonic short-delta short-unix verbose export json json-pretty json-sse json-seq cat with-unit "
+	if mode == "" || strings.Contains(known, " "+mode+" ") && !strings.Contains(mode, " ") {
+		return nil
+	}
+	return fmt.Errorf("--output: %q is none of%s", mode, strings.TrimRight(known, " "))
+}
+
+// parseTime takes a duration back from now, or a time.
+func parseTime(flag, s string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(strings.TrimSuffix(strings.TrimPrefix(s, "-"), " ago")); err == nil {
 		return now.Add(-d), nil
 	}
@@ -84,14 +119,20 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	if s == "today" {
+	switch s {
+	case "now":
+		return now, nil
+	case "today", "yesterday":
 		y, m, d := now.Date()
+		if s == "yesterday" {
+			d--
+		}
 		return time.Date(y, m, d, 0, 0, 0, 0, now.Location()), nil
 	}
-	return time.Time{}, fmt.Errorf("--since: %q is neither a duration (10m) nor a time (2006-01-02 15:04:05)", s)
+	return time.Time{}, fmt.Errorf("%s: %q is neither a duration (10m) nor a time (2006-01-02 15:04:05)", flag, s)
 }
 
-func (a *app) logs(ctx context.Context, arg string, q journal.Query, apps []string, untilEnd bool) error {
+func (a *app) logs(ctx context.Context, arg string, q journal.Query, output string, apps []string, untilEnd bool) error {
 	pods, _, err := a.pods()
 	if err != nil {
 		return err
@@ -112,9 +153,11 @@ func (a *app) logs(ctx context.Context, arg string, q journal.Query, apps []stri
 			scope = d.Scope()
 		}
 		q.Matches = journal.PodMatches(d.UUID, scope, apps...)
+		ownJournal(d, &q, apps)
 	case pod.ValidUUID(strings.ToLower(arg)):
 		// collected: it was a unit's or had a scope of its own; one of them has lines
 		id := strings.ToLower(arg)
+		q.Namespace = "*" // which it logged to went with it
 		q.Matches = journal.PodMatches(id, "", apps...)
 		if !hasLines(ctx, q) {
 			q.Matches = journal.PodMatches(id, podfs.Scope(podfs.DefaultMachine(id)), apps...)
@@ -123,6 +166,20 @@ func (a *app) logs(ctx context.Context, arg string, q journal.Query, apps []stri
 		q.Matches = []string{"_SYSTEMD_UNIT=rkt@" + arg + ".service"}
 		for _, app := range apps {
 			q.Matches = append(q.Matches, "SYSLOG_IDENTIFIER="+app)
+		}
+		if p, _ := podfile.Load(podfile.SearchOptions{}, arg); p != nil {
+			q.Namespace = p.Rkt.LogNamespace
+			if p.Rkt.Journal == podlog.Guest {
+				newest, err := a.newestRuns()
+				if err != nil {
+					return err
+				}
+				r, ok := newest[arg]
+				if !ok {
+					return fmt.Errorf("pod %q has a journal of its own with every run, and no run of it is there", arg)
+				}
+				return a.logs(ctx, r.uuid, q, output, apps, untilEnd)
+			}
 		}
 		if untilEnd {
 			return errors.New("--until-end needs the UUID of a pod")
@@ -135,11 +192,32 @@ func (a *app) logs(ctx context.Context, arg string, q journal.Query, apps []stri
 	if untilEnd && d != nil {
 		return a.followUntilEnd(ctx, d, q)
 	}
+	if output != "" {
+		return journal.Copy(ctx, q, output, a.Stdout)
+	}
 	_, err = a.copyLog(ctx, q)
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
+}
+
+// ownJournal reads where a pod's lines are, if that is not the host's journal.
+func ownJournal(d *pod.Pod, q *journal.Query, apps []string) {
+	m, err := d.Manifest()
+	if err != nil {
+		return
+	}
+	if ns, _ := m.Annotations.Get(podlog.AnnotationNamespace); podlog.CheckNamespace(ns) == "" {
+		q.Namespace = ns
+	}
+	if v, _ := m.Annotations.Get(podlog.AnnotationJournal); v == podlog.Guest {
+		// all of it is the pod's
+		q.Directory, q.Matches = filepath.Join(d.Dir(), podfs.GuestJournal), nil
+		for _, app := range apps {
+			q.Matches = append(q.Matches, "SYSLOG_IDENTIFIER="+app)
+		}
+	}
 }
 
 func hasLines(ctx context.Context, q journal.Query) bool {

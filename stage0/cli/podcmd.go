@@ -17,6 +17,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/apphealth"
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/internal/podlog"
 	"github.com/rkt-systemd/rkt/internal/stdio"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/image"
@@ -346,6 +347,12 @@ func declaredSpec(p *podfile.Pod) (*prepare.PodSpec, error) {
 	}
 	for _, n := range p.Annotations {
 		s.Annotations = append(s.Annotations, [2]string{n.Name, n.Value})
+	}
+	if p.Rkt.Journal != "" {
+		s.Annotations = append(s.Annotations, [2]string{podlog.AnnotationJournal, p.Rkt.Journal})
+	}
+	if p.Rkt.LogNamespace != "" {
+		s.Annotations = append(s.Annotations, [2]string{podlog.AnnotationNamespace, p.Rkt.LogNamespace})
 	}
 	if p.Rkt.Ready != "" {
 		s.Annotations = append(s.Annotations, [2]string{apphealth.AnnotationReady, p.Rkt.Ready})

@@ -190,7 +190,7 @@ func flyStreams(in plan.Input, s *launch.Spec, interactive bool) error {
 	if !in.Facts.InUnit || interactive {
 		return nil
 	}
-	return launch.OpenJournal(s.Name, s.LogUnit, false)
+	return launch.OpenJournal(s.Name, s.LogUnit, false, s.JournalFrom)
 }
 
 // FlyEnter becomes a command in the app, as the app's user.

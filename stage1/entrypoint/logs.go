@@ -45,7 +45,7 @@ func openLog(l plan.Log) (int, error) {
 
 // sendLog opens an app's stream to the journal and leaves it in a socket.
 func sendLog(from int, l plan.Log, to unix.Sockaddr) error {
-	stream, err := launch.JournalStream(l.App, l.Unit)
+	stream, err := launch.JournalStream(l.App, l.Unit, l.Sockets)
 	if err != nil {
 		return err
 	}

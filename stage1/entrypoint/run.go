@@ -193,6 +193,11 @@ func start(env Env, in plan.Input, p *plan.Plan, lock int) error {
 	if err := apply(p, in.Facts.IDs, env.Log.Warnf); err != nil {
 		return err
 	}
+	if plan.GuestJournal(in.Pod) {
+		if err := os.Mkdir(podfs.GuestJournal, 0o755); err != nil {
+			return err
+		}
+	}
 	if err := mountCredentials(env, p.Apps, in.Facts.IDs); err != nil {
 		return err
 	}

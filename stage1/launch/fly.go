@@ -102,7 +102,7 @@ func (s *Spec) placeFly(kind Kind, leader int) error {
 		err = r.bindFile(Bind{Source: "/run/systemd/notify", Target: "/run/systemd/notify"})
 	}
 	if err == nil && s.Journal {
-		err = r.bindTree("/run/systemd/journal", "run/systemd/journal")
+		err = r.bindTree(s.JournalFrom, "run/systemd/journal")
 	}
 	if err == nil {
 		err = r.pivot(s.Root)

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journalSocket takes streams of lines, see OpenJournal.
-const journalSocket = "/run/systemd/journal/stdout"
+// journalDir has the sockets of journald; that called stdout takes streams of
+// lines, see OpenJournal.
+const journalDir = "/run/systemd/journal"
 
 // facility daemon, priority info: what systemd uses for services
 const journalPriority = "30"
@@ -22,14 +23,14 @@ const journalPriority = "30"
 // back to that name for lines of processes that are gone before it reads them.
 // Here the name of the host's unit is announced, so that the last words of a
 // short-lived process are filed under the pod, too.
-func OpenJournal(identifier, unit string, passed bool) error {
+func OpenJournal(identifier, unit string, passed bool, dir string) error {
 	fd := -1
 	var err error
 	if passed {
 		fd, err = passedStream()
 	}
 	if fd < 0 && err == nil {
-		fd, err = JournalStream(identifier, unit)
+		fd, err = JournalStream(identifier, unit, dir)
 	}
 	if err != nil {
 		return err
@@ -43,13 +44,17 @@ func OpenJournal(identifier, unit string, passed bool) error {
 	return nil
 }
 
-// JournalStream opens a stream of lines to journald.
-func JournalStream(identifier, unit string) (int, error) {
+// JournalStream opens a stream of lines to the journald with sockets in dir, ""
+// for the usual place.
+func JournalStream(identifier, unit, dir string) (int, error) {
+	if dir == "" {
+		dir = journalDir
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: journalSocket})
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: dir + "/stdout"})
 	if err != nil {
 		err = fmt.Errorf("connecting to the journal: %w", err)
 	} else if err = unix.Shutdown(fd, unix.SHUT_RD); err == nil {

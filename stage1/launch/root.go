@@ -161,7 +161,15 @@ func clone(source string, recursive bool) (int, error) {
 }
 
 // bindTree shows the pod's source, with what is mounted below, at name.
-func (r *root) bindTree(source, name string) error {
+func (r *root) bindTree(source, name string) error { return r.bind(source, name, 0) }
+
+// bindReadOnly is bindTree for what the app shall not change: sockets it could
+// else remove.
+func (r *root) bindReadOnly(source, name string) error {
+	return r.bind(source, name, unix.MOUNT_ATTR_RDONLY)
+}
+
+func (r *root) bind(source, name string, attributes uint64) error {
 	t, err := r.dir(name, 0o755)
 	if err != nil {
 		return err
@@ -172,6 +180,12 @@ func (r *root) bindTree(source, name string) error {
 		return fmt.Errorf("opening %s of the pod: %w", source, err)
 	}
 	defer unix.Close(m)
+	if attributes != 0 {
+		attr := unix.MountAttr{Attr_set: attributes}
+		if err := unix.MountSetattr(m, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+			return fmt.Errorf("making %s read-only in the app: %w", source, err)
+		}
+	}
 	if err := attach(m, t); err != nil {
 		return fmt.Errorf("mounting %s in the app: %w", source, err)
 	}
@@ -296,7 +310,7 @@ func bindAt(dev int, name, source string) error {
 // the pod's notification socket below the app's own /run.
 func (r *root) run(notify string) error {
 	// /run of an image may be a link (rarely); the journal is then out of reach by its usual path
-	if err := r.bindTree("/run/systemd/journal", "run/systemd/journal"); err != nil {
+	if err := r.bindReadOnly("/run/systemd/journal", "run/systemd/journal"); err != nil {
 		return err
 	}
 	if notify == "" {

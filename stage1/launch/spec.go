@@ -53,6 +53,10 @@ type Spec struct {
 	// LogPassed says that the stream to the journal was opened by the host's root,
 	// and systemd passes it on: the pod's own root could not name the unit.
 	LogPassed bool `json:"logPassed,omitempty"`
+	// GuestJournal says that the pod has a journald of its own.
+	GuestJournal bool `json:"guestJournal,omitempty"`
+	// JournalFrom is the directory of the host's journald's sockets, for fly.
+	JournalFrom string `json:"journalFrom,omitempty"`
 	// Out is a FIFO of the pod's root that stands at /dev/stdout and /dev/stderr,
 	// "" for links to the process's own descriptors. Only the app itself and its
 	// handlers get it: others have a terminal or pipes there.

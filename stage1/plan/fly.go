@@ -7,6 +7,7 @@ import (
 	"github.com/appc/spec/schema/types"
 
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/internal/podlog"
 	"github.com/rkt-systemd/rkt/stage1/launch"
 )
 
@@ -14,6 +15,12 @@ import (
 func Fly(in Input) (*Plan, error) {
 	if len(in.Pod.Apps) != 1 {
 		return nil, fmt.Errorf("fly only supports 1 application per Pod for now, and this pod has %d", len(in.Pod.Apps))
+	}
+	if err := checkJournal(in); err != nil {
+		return nil, err
+	}
+	if GuestJournal(in.Pod) {
+		return nil, fmt.Errorf("fly has no journal of its own: \"journal\" is to be \"host\"")
 	}
 	p := &Plan{}
 	ra := &in.Pod.Apps[0]
@@ -26,6 +33,7 @@ func Fly(in Input) (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("app %q: %w", name, err)
 	}
+	s.JournalFrom = podlog.Sockets(LogNamespace(in.Pod))
 	s.Fly, s.Journal, s.Root = true, true, path.Join(in.Facts.PodDir, podfs.AppRootfs(name))
 	for _, port := range app.Ports {
 		s.Sockets = s.Sockets || port.SocketActivated && len(in.Facts.Listeners) > 0

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/internal/podlog"
 	"github.com/rkt-systemd/rkt/internal/unitfile"
 	"github.com/rkt-systemd/rkt/stage1/launch"
 )
@@ -18,6 +19,8 @@ import (
 // launcher looks at the message (launch.OpenJournal).
 type Log struct {
 	App, Unit, Address string
+	// Sockets is the directory of journald's.
+	Sockets string
 }
 
 // logService is started by the streams in the sockets.
@@ -27,7 +30,7 @@ func logSocket(app string) string { return "log@" + app + ".socket" }
 
 func (p *Plan) logs(in Input) error {
 	switch {
-	case in.Facts.IDs.Count == 0:
+	case in.Facts.IDs.Count == 0 || GuestJournal(in.Pod):
 		return nil
 	case in.Run.Mutable:
 		return p.logService("log@.service") // for the apps that come later
@@ -60,7 +63,7 @@ func (p *Plan) lateLogs(in Input) error {
 }
 
 func (p *Plan) log(s *launch.Spec, address, service string) error {
-	p.Logs = append(p.Logs, Log{App: s.Name, Unit: s.LogUnit, Address: address})
+	p.Logs = append(p.Logs, Log{App: s.Name, Unit: s.LogUnit, Address: address, Sockets: podlog.Sockets(p.logNamespace)})
 	u := unitfile.New("rkt stage1")
 	u.Add("Unit", "Description", "Journal Stream of App "+s.Name)
 	u.Add("Unit", "DefaultDependencies", "no")

@@ -44,9 +44,7 @@ func (p *Plan) nspawn(in Input) {
 	}
 	args = append(args, "--bind-ro=/usr",
 		// over itself: an app that gets hold of the launcher, by /proc/PID/exe, cannot write it
-		"--bind-ro=+/rkt-stage2:/rkt-stage2",
-		// read-only: sockets can be connected to, but the pod's root cannot remove them
-		"--bind-ro=/run/systemd/journal")
+		"--bind-ro=+/rkt-stage2:/rkt-stage2", p.journalArgs(in))
 	bind := func(arg, target string) {
 		args = append(args, "--bind-ro="+arg)
 		if f.IDs.Count > 0 {

@@ -97,6 +97,8 @@ type Plan struct {
 	// taken are the sockets among them that apps take.
 	taken  []Listener
 	logDir string
+	// logNamespace is the journald of the host that takes the lines.
+	logNamespace string
 	// Logs are streams to the journal that the host's side opens.
 	Logs []Log
 	// Args is the command line of systemd-nspawn, Env its environment.
@@ -138,7 +140,10 @@ func Make(in Input) (_ *Plan, err error) {
 	if err := checkHostname(in.Run.Hostname); err != nil {
 		return nil, err
 	}
-	p := &Plan{}
+	if err := checkJournal(in); err != nil {
+		return nil, err
+	}
+	p := &Plan{logNamespace: LogNamespace(in.Pod)}
 	if p.logDir, err = logDir(in.Pod); err != nil {
 		return nil, err
 	}
@@ -216,6 +221,10 @@ func (p *Plan) app(in Input, ra *schema.RuntimeApp, img *schema.ImageManifest) e
 	s.Root = path.Join("/", podfs.Stage2Dir, name, podfs.RootfsDir)
 	s.ReadOnlyRoot, s.MaskPaths = ra.ReadOnlyRootFS, !in.Run.DisablePaths
 	s.LogPassed, s.Mutable = in.Facts.IDs.Count > 0, in.Run.Mutable
+	if GuestJournal(in.Pod) {
+		// the pod's systemd connects the app, under its own unit
+		s.LogPassed, s.LogUnit, s.GuestJournal = false, "", true
+	}
 	if err := checkIDs(in.Facts.IDs, &s); err != nil {
 		return err
 	}

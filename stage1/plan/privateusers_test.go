@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"github.com/appc/spec/schema"
 	"slices"
 	"strings"
 	"testing"
@@ -33,7 +34,7 @@ func TestCheckIDs(t *testing.T) {
 // With private users nspawn gets the range, every app a stream to the journal.
 func TestPrivateUsersPlan(t *testing.T) {
 	p := &Plan{Apps: []launch.Spec{{Name: "a", LogUnit: "x.service"}, {Name: "b", LogUnit: "x.service"}}}
-	in := Input{Run: abi.Run{UUID: "6f1c2b3a-0d4e-4c5b-8a7f-1e2d3c4b5a69"}, Facts: Facts{Nspawn: "/n", LdSoCache: true, IDs: abi.IDRange{Shift: 1879048192, Count: 65536}}}
+	in := Input{Pod: &schema.PodManifest{}, Run: abi.Run{UUID: "6f1c2b3a-0d4e-4c5b-8a7f-1e2d3c4b5a69"}, Facts: Facts{Nspawn: "/n", LdSoCache: true, IDs: abi.IDRange{Shift: 1879048192, Count: 65536}}}
 	if err := p.logs(in); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func TestPrivateUsersPlan(t *testing.T) {
 			t.Errorf("%s is not in %q", want, p.Args)
 		}
 	}
-	if want := []Log{{"a", "x.service", "@rkt-log/" + in.Run.UUID + "/a"}, {"b", "x.service", "@rkt-log/" + in.Run.UUID + "/b"}}; !slices.Equal(p.Logs, want) {
+	if want := []Log{{"a", "x.service", "@rkt-log/" + in.Run.UUID + "/a", "/run/systemd/journal"}, {"b", "x.service", "@rkt-log/" + in.Run.UUID + "/b", "/run/systemd/journal"}}; !slices.Equal(p.Logs, want) {
 		t.Errorf("logs are %v, want %v", p.Logs, want)
 	}
 	files := map[string]string{}

@@ -67,6 +67,10 @@ func (p *Plan) unit(joining bool, ra *schema.RuntimeApp, img *schema.ImageManife
 		u.Add("Unit", "Requires", hold)
 		u.Add("Unit", "After", hold)
 	}
+	if s.GuestJournal {
+		u.Add("Unit", "Requires", guestJournal)
+		u.Add("Unit", "After", guestJournal)
+	}
 	if s.Health != nil {
 		u.Add("Unit", "Wants", healthUnit(s.Name))
 	}

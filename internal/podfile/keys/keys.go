@@ -225,6 +225,8 @@ func rkt() []Key {
 		{p + "credentials.NAME.load", "path", "", "LoadCredential=", since, "A file or socket that is read when the pod starts."},
 		{p + "credentials.NAME.set", "string", "", "LoadCredential= of a file that only root can read", since, "The secret itself, as it is; only root should be able to read the pod file."},
 		{p + "credentials.NAME.encrypted", `pattern(^/|^[A-Za-z0-9+/= \n]+$)`, "", "LoadCredentialEncrypted=, SetCredentialEncrypted=", since, "What systemd-creds encrypt --name=NAME has made: the path of its file, or its text."},
+		{p + "journal", "enum(host guest)", "host", "--link-journal=no, a journald in the pod", since, "Where the apps' lines go: the host's journal, or one of the pod's own, for journalctl -M."},
+		{p + "logNamespace", "pattern(^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$)", "the host's own journal", "systemd-journald@NAME.socket", since, "Journal namespace of the host that takes the apps' lines, for journalctl --namespace."},
 		{p + "ready", "enum(started healthy)", "started", "Type=notify", since, "When the unit counts as started: when its apps have, or when all that have a health check are healthy."},
 		{p + "ipc", "enum(auto private parent)", "auto", "--ipc", since, "System V IPC and POSIX queues: the pod's own, or those of the host."},
 	}

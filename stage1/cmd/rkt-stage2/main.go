@@ -179,7 +179,7 @@ func openJournal(s *launch.Spec) error {
 	if s.LogUnit == "" {
 		return nil // as systemd connected it
 	}
-	return launch.OpenJournal(s.Name, s.LogUnit, s.LogPassed)
+	return launch.OpenJournal(s.Name, s.LogUnit, s.LogPassed, "")
 }
 
 // exitFailure is what rkt ends with when it fails itself.
