@@ -42,7 +42,7 @@ func TestJournalWays(t *testing.T) {
 		echo ready; `+forever(0))), m{"LogExtraFields": "SITE=here"}))
 	f.start("ways")
 	f.waitLog("ways", "app", "ready")
-	f.Eventually(t, soon, "bash", "-c", `journalctl --sync; journalctl -q -o cat -u rkt@ways | grep -cE "from a grandchild|by syslog" | grep -q 2`)
+	f.Eventually(t, soon, "bash", "-c", `journalctl --sync; journalctl -q -o cat -u rkt@ways --since `+f.since+` | grep -cE "from a grandchild|by syslog" | grep -qx 2`)
 	inv := f.show("rkt@ways", "InvocationID")
 	all := entries(t, f.Run(t, "journalctl", "-q", "-o", "json", "_SYSTEMD_INVOCATION_ID="+inv))
 	seen := map[string]m{}

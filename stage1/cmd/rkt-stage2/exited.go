@@ -61,7 +61,7 @@ func gaveUp(args []string) error {
 		return fmt.Errorf("looking at the state of app %q: %w", args[0], err)
 	}
 	// With a job it is being started again: see Health.Action.
-	if show := "\n" + string(out); !strings.Contains(show, "\nActiveState=failed\n") || strings.Contains(show, "\nJob=") && !strings.Contains(show, "\nJob=0\n") {
+	if failed, job := failedUnit(string(out)); !failed || job {
 		return nil
 	}
 	b, err := os.ReadFile(filepath.Join(statusDir, args[0]))
@@ -72,6 +72,21 @@ func gaveUp(args []string) error {
 		}
 	}
 	return failed(args[0], status)
+}
+
+// failedUnit reads what systemctl shows of a unit: whether it has failed, and
+// whether it has a job, which systemctl leaves out or empty without one.
+func failedUnit(show string) (failed, job bool) {
+	for line := range strings.Lines(show) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch name {
+		case "ActiveState":
+			failed = value == "failed"
+		case "Job":
+			job = value != "" && value != "0"
+		}
+	}
+	return failed, job
 }
 
 // failed ends the pod with the status of the first app that failed.

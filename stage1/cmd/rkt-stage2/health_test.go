@@ -223,3 +223,12 @@ func FuzzJudge(f *testing.F) {
 		}
 	})
 }
+
+func TestFailedUnit(t *testing.T) {
+	for show, want := range map[string][2]bool{"ActiveState=failed\n": {true, false}, "ActiveState=failed\nJob=\n": {true, false}, "Job=0\nActiveState=failed\n": {true, false},
+		"Job=17\nActiveState=failed\n": {true, true}, "ActiveState=activating\nJob=3\n": {false, true}, "": {}} {
+		if failed, job := failedUnit(show); failed != want[0] || job != want[1] {
+			t.Errorf("%q: %v, %v", show, failed, job)
+		}
+	}
+}
