@@ -16,6 +16,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/abi"
 	"github.com/rkt-systemd/rkt/internal/failpoint"
 	"github.com/rkt-systemd/rkt/internal/podfs"
+	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage1/network"
 	"github.com/rkt-systemd/rkt/stage1/plan"
 )
@@ -184,6 +185,7 @@ func Join(ctx context.Context, env Env) error {
 		err = fmt.Errorf("failed to setup network: %w", err)
 		if ctx.Err() == nil { // else nobody asks any more
 			env.Log.Error(err)
+			journal.Settle(env.Log) // the unit may be gone as soon as the pod knows
 		}
 	}
 	word := stateJoined

@@ -37,9 +37,9 @@ func TestAppsWaitForNetworks(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
 	f.tardyNetwork()
-	p := pod(app("a", "ls /sys/class/net; cat /etc/resolv.conf; ip route; sleep 1000",
+	p := pod(app("a", "cat /handled; ls /sys/class/net; cat /etc/resolv.conf; ip route; sleep 1000",
 		m{"app": m{"exec": []string{"/bin/sh", "-c", "ls /sys/class/net; cat /etc/resolv.conf; sleep 1000"}, "user": "0", "group": "0",
-			"eventHandlers": []m{{"name": "pre-start", "exec": []string{"/bin/sh", "-c", "echo handler; ls /sys/class/net"}}}}}))
+			"eventHandlers": []m{{"name": "pre-start", "exec": []string{"/bin/sh", "-c", "(echo handler; ls /sys/class/net) >/handled"}}}}}))
 	p["rkt"] = m{"net": "default,tardy"}
 	f.declare("waits", p)
 	f.systemctl("start", "--no-block", "rkt@waits")
