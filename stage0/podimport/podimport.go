@@ -1,0 +1,82 @@
+// Package podimport turns the declarations of other runtimes into pod files:
+// Quadlet's units, compose projects (package compose), pods of Kubernetes. What
+// has no counterpart is never left out silently: it is noted, and the notes are
+// the report that rkt pod import prints.
+//
+// Converters read only what they are given and write nothing.
+package podimport
+
+import (
+	"fmt"
+
+	"github.com/rkt-systemd/rkt/stage0/podjson"
+)
+
+// Source is a file to be converted.
+type Source struct {
+	Path string
+	Data []byte
+}
+
+// Limits of what is read; no real declaration comes near them.
+const (
+	MaxFile  = 1 << 20 // bytes of one file
+	MaxFiles = 1000
+)
+
+// Result is what sources become.
+type Result struct {
+	Pods  []Pod  `json:"pods"`
+	Files []File `json:"files,omitempty"`
+	Notes []Note `json:"notes"`
+}
+
+// Pod is a pod file to be written to /etc/rkt/pods.
+type Pod struct {
+	Name string       `json:"name"`
+	File *podjson.Pod `json:"file"`
+	From string       `json:"from"` // path of the source
+}
+
+// File is another file that the pods need: a network of /etc/rkt/net.d, a file
+// of variables.
+type File struct {
+	Path string `json:"path"`
+	Text string `json:"text"`
+	Mode uint32 `json:"mode"` // permission bits
+	From string `json:"from"`
+}
+
+// Level says how much a note matters.
+type Level string
+
+const (
+	// Changed is carried over by other means, with a difference worth knowing.
+	Changed Level = "changed"
+	// Dropped is not carried over: the pod runs without it.
+	Dropped Level = "dropped"
+	// Todo has to be done by the administrator before the pod can run.
+	Todo Level = "todo"
+)
+
+// Note is a line of the report.
+type Note struct {
+	Level Level  `json:"level"`
+	Path  string `json:"path"`           // of the source
+	Line  int    `json:"line,omitempty"` // 0: not known
+	Key   string `json:"key"`            // as the source spells it: Container.AutoUpdate, services.db.deploy
+	Text  string `json:"text"`           // what became of it, and what to do
+}
+
+func (n Note) String() string {
+	at := n.Path
+	if n.Line > 0 {
+		at = fmt.Sprintf("%s:%d", n.Path, n.Line)
+	}
+	return fmt.Sprintf("%s: %s: %s: %s", at, n.Level, n.Key, n.Text)
+}
+
+// Note adds a line to the report.
+func (r *Result) Note(level Level, path string, line int, key, format string, args ...any) {
+	r.Notes = append(r.Notes, Note{Level: level, Path: path, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
+}
