@@ -49,6 +49,8 @@ type App struct {
 	Stdout            string            `json:"stdout,omitempty"`
 	Stderr            string            `json:"stderr,omitempty"`
 	Health            json.RawMessage   `json:"health,omitempty"`
+	Credentials       []AppCredential   `json:"credentials,omitempty"`
+	Update            string            `json:"update,omitempty"`
 	Systemd           *Systemd          `json:"systemd,omitempty"`
 }
 
@@ -57,6 +59,20 @@ type Image struct {
 	Name   string            `json:"name,omitempty"`
 	ID     string            `json:"id,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// AppCredential is a credential that an app gets.
+type AppCredential struct {
+	Name string `json:"name"`
+	File string `json:"file,omitempty"`
+	Env  string `json:"env,omitempty"`
+}
+
+// Credential says where a credential comes from.
+type Credential struct {
+	Load      string `json:"load,omitempty"`
+	Encrypted string `json:"encrypted,omitempty"`
+	Set       string `json:"set,omitempty"`
 }
 
 // AppPort is a port that an app listens on.
@@ -71,12 +87,14 @@ type Systemd struct {
 	Unit    Values `json:"unit,omitempty"`
 	Service Values `json:"service,omitempty"`
 	Install Values `json:"install,omitempty"`
+	Socket  Values `json:"socket,omitempty"`
 	Timer   Values `json:"timer,omitempty"`
+	Path    Values `json:"path,omitempty"`
 }
 
 // Empty reports whether nothing is set.
 func (s *Systemd) Empty() bool {
-	return s == nil || len(s.Unit)+len(s.Service)+len(s.Install)+len(s.Timer) == 0
+	return s == nil || len(s.Unit)+len(s.Service)+len(s.Install)+len(s.Socket)+len(s.Timer)+len(s.Path) == 0
 }
 
 // Options are the "rkt" section.
@@ -96,6 +114,13 @@ type Options struct {
 	IPC              string   `json:"ipc,omitempty"`
 	Environment      Values   `json:"environment,omitempty"`
 	EnvironmentFiles []string `json:"environmentFiles,omitempty"`
+
+	Profile      string                `json:"profile,omitempty"`
+	Update       any                   `json:"update,omitempty"` // a policy, or an object
+	Ready        string                `json:"ready,omitempty"`
+	Journal      string                `json:"journal,omitempty"`
+	LogNamespace string                `json:"logNamespace,omitempty"`
+	Credentials  map[string]Credential `json:"credentials,omitempty"`
 }
 
 // Values are an object whose keys keep their order; a key that comes again makes
