@@ -11,4 +11,6 @@ const (
 	// PodNotGenerated is a pod whose units could not be written, or a file that
 	// cannot be a pod's.
 	PodNotGenerated = "e4a9c0d4d5c14c6c8f6f4e1d0b7a2c91"
+	// PodCredential is a credential that was not there when the pod started.
+	PodCredential = "b6d1f0c48e7a4b5a9d3c2f617e80a4d2"
 )

@@ -72,6 +72,7 @@ day; at once with --grace-period=0.`,
 				return err
 			}
 			if name != "" {
+				a.explainCredentials(name)
 				return a.markPod(cmd.Context(), c, name)
 			}
 			o.Grace, o.ExpirePrepared = grace.d, expire.d

@@ -95,6 +95,8 @@ func TestCredentials(t *testing.T) {
 	f.sh("rm /run/test-secrets/load; ! systemctl start rkt@cred")
 	equal(t, "status without a file", f.show("rkt@cred", "ExecMainStatus"), "243")
 	equal(t, "result without a file", f.show("rkt@cred", "Result"), "exit-code")
+	contains(t, "status without a file", f.sh(`journalctl --sync; systemctl --no-pager -n 20 status rkt@cred || true`), `credential "load" (rkt.credentials of the pod file): /run/test-secrets/load: no such file or directory`)
+	contains(t, "the catalog", f.sh(`journalctl -x -q --no-pager -u rkt@cred -n 20`), "Put it there, readable by root alone")
 	out, stderr, code := f.trySh("rkt pod run cred")
 	if code == 0 || !strings.Contains(stderr, "systemd has passed none") {
 		t.Errorf("outside of the unit: status %d\n%s%s", code, out, stderr)
