@@ -80,6 +80,7 @@ type AppPort struct {
 	Name     string `json:"name"`
 	Port     uint   `json:"port"`
 	Protocol string `json:"protocol,omitempty"`
+	Count    uint   `json:"count,omitempty"`
 }
 
 // Systemd are sections of units.
@@ -180,6 +181,42 @@ func (v Values) MarshalJSON() ([]byte, error) {
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (v *Values) UnmarshalJSON(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if t, err := d.Token(); err != nil {
+		return err
+	} else if t != json.Delim('{') {
+		return errors.New("podjson: want an object")
+	}
+	*v = nil
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			return err
+		}
+		name, _ := key.(string)
+		var all []string
+		if bytes.HasPrefix(raw, []byte("[")) {
+			err = json.Unmarshal(raw, &all)
+		} else {
+			all = make([]string, 1)
+			err = json.Unmarshal(raw, &all[0])
+		}
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			v.Add(name, s)
+		}
+	}
+	return nil
 }
 
 func encode(v any) ([]byte, error) {
