@@ -34,7 +34,7 @@ It is the unit rkt@NAME.service: systemctl daemon-reload, then systemctl start r
 	a.group(cmd)
 	cmd.AddCommand(a.podListCmd(), a.podCheckCmd(), a.podShowCmd(), a.podDiffCmd(), a.podSecurityCmd(), a.podRunCmd(), a.podReloadCmd(), a.podProxyCmd(),
 		a.podApplyCmd(), a.podFetchCmd(), a.podUpdateCmd(), a.podRollbackCmd(), a.podHistoryCmd(),
-		a.podCreateCmd(), a.podSaveCmd(),
+		a.podCreateCmd(), a.podImportCmd(), a.podSaveCmd(),
 	)
 	return cmd
 }

@@ -80,3 +80,35 @@ func (n Note) String() string {
 func (r *Result) Note(level Level, path string, line int, key, format string, args ...any) {
 	r.Notes = append(r.Notes, Note{Level: level, Path: path, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
 }
+
+// Join adds what another converter made.
+func (r *Result) Join(o *Result) {
+	r.Pods = append(r.Pods, o.Pods...)
+	r.Files = append(r.Files, o.Files...)
+	r.Notes = append(r.Notes, o.Notes...)
+}
+
+// Unique says whether two sources became one file. Two that are equal are one.
+func (r *Result) Unique() error {
+	pods := map[string]string{}
+	for _, p := range r.Pods {
+		if other, ok := pods[p.Name]; ok {
+			return fmt.Errorf("%s and %s both become the pod %q; import them one by one, with --name", other, p.From, p.Name)
+		}
+		pods[p.Name] = p.From
+	}
+	seen := map[string]File{}
+	var files []File
+	for _, f := range r.Files {
+		other, ok := seen[f.Path]
+		if ok && (other.Text != f.Text || other.Mode != f.Mode) {
+			return fmt.Errorf("%s and %s both become %s", other.From, f.From, f.Path)
+		}
+		if !ok {
+			seen[f.Path] = f
+			files = append(files, f)
+		}
+	}
+	r.Files = files
+	return nil
+}

@@ -15,7 +15,7 @@ import (
 // that keep rkt inside the script's own directory.
 func TestScripts(t *testing.T) {
 	bin := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", filepath.Join(bin, "rkt"), "../../stage0/cmd/rkt")
+	cmd := exec.Command("go", "build", "-o", bin, "../../stage0/cmd/rkt", "../../stage0/cmd/rkt-import")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building rkt: %v\n%s", err, out)
@@ -24,6 +24,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+			e.Setenv("RKT_IMPORT_PROGRAM", filepath.Join(bin, "rkt-import"))
 			for _, d := range []string{"data", "etc", "lib"} {
 				if err := os.Mkdir(filepath.Join(e.WorkDir, d), 0o755); err != nil {
 					return err
