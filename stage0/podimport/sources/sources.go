@@ -53,9 +53,20 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 		out.Join(r)
 	}
 	if len(found.compose) > 0 {
-		env, err := variables(o.EnvFile)
+		envFile := o.EnvFile
+		if beside := filepath.Join(filepath.Dir(found.compose[0].Path), ".env"); envFile == "" {
+			if _, err := os.Stat(beside); err == nil {
+				envFile = beside
+			}
+		}
+		env, err := variables(envFile)
 		if err != nil {
 			return nil, err
+		}
+		for _, kv := range os.Environ() { // these win, as with docker compose
+			if name, value, ok := strings.Cut(kv, "="); ok && name != "" {
+				env[name] = value
+			}
 		}
 		if o.Name != "" {
 			env["COMPOSE_PROJECT_NAME"] = o.Name
@@ -223,8 +234,7 @@ func kindOf(data []byte) (string, error) {
 	return "", nil
 }
 
-// variables reads a file of NAME=VALUE lines; without one the converter finds
-// .env beside the project itself.
+// variables reads a file of NAME=VALUE lines.
 func variables(path string) (map[string]string, error) {
 	env := map[string]string{}
 	if path == "" {
