@@ -3,6 +3,7 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"strings"
 
@@ -50,4 +51,24 @@ func (r *root) credentialFile(source, target string) error {
 	}
 	defer unix.Close(m)
 	return attach(m, t)
+}
+
+// coreFilterHeaders has the kernel put no memory into core dumps, only the ELF
+// headers of what was mapped (core(5)).
+const coreFilterHeaders = "0x10"
+
+// hideMemory keeps the memory of a process that can have read secrets out of
+// core dumps, which are kept on disk. The setting outlives exec and fork.
+func (s *Spec) hideMemory() error {
+	if len(s.Credentials) == 0 || s.CoreFilter {
+		return nil
+	}
+	err := os.WriteFile("/proc/self/coredump_filter", []byte(coreFilterHeaders), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a kernel without core dumps
+	}
+	if err != nil {
+		return &Error{ExitLimits, fmt.Errorf("keeping secrets out of core dumps: %w", err)}
+	}
+	return nil
 }

@@ -104,6 +104,9 @@ func Exec(s *Spec, c Command) error {
 		env, passed = s.fromSystemd(env)
 	}
 	closeDirectories(c.Keep)
+	if err := s.hideMemory(); err != nil {
+		return err
+	}
 	if err := s.place(c.Kind, c.Leader); err != nil {
 		return err
 	}

@@ -90,6 +90,8 @@ type Spec struct {
 	Credentials     []Credential `json:"credentials,omitempty"`
 	CredentialsFrom string       `json:"credentialsFrom,omitempty"`
 	CredentialsAt   string       `json:"credentialsAt,omitempty"`
+	// CoreFilter says that the app's unit chooses what is in its core dumps.
+	CoreFilter bool `json:"coreFilter,omitempty"`
 	// Health is how the prober looks at the app; nil for none.
 	Health *Health `json:"health,omitempty"`
 	// Binds are single files of the pod shown in the app.

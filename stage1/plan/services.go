@@ -43,6 +43,8 @@ func directives(ra *schema.RuntimeApp, s *launch.Spec) ([]appunit.Directive, err
 			d = appunit.Directive{Section: "Service", Key: "ExecReload", Value: "/usr/bin/kill -" + d.Value + " $MAINPID"}
 		case "Restart":
 			s.Restarts = d.Value != "no"
+		case "CoredumpFilter":
+			s.CoreFilter = true
 		case "WatchdogSec":
 			s.Watchdog = true
 		}

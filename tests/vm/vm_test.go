@@ -147,6 +147,7 @@ func TestBoot1Limits(t *testing.T) {
 	declare(t, h, "hungry", []m{app("echo eating; tail /dev/zero; echo $? >/rc; exit 9")}, m{"MemoryMax": "64M", "MemorySwapMax": 0}, nil)
 	declare(t, h, "forks", []m{app("for i in $(seq 60); do sleep 1000 & done; echo all")}, m{"TasksMax": 30}, nil)
 	declare(t, h, "slow", []m{app(forever)}, m{"CPUQuota": "25%"}, nil)
+	declare(t, h, "tame", []m{app("until [ -e /go ]; do sleep 1; done; tail /dev/zero; exit 9")}, nil, nil)
 	h.Run(t, "systemctl", "daemon-reload")
 
 	h.TryFor(patience, "systemctl", "start", "rkt@hungry")
@@ -168,7 +169,16 @@ func TestBoot1Limits(t *testing.T) {
 		t.Errorf("cpu.max is %q", got)
 	}
 	h.Run(t, "systemctl", "stop", "rkt@slow")
-	h.Run(t, "bash", "-c", "systemctl reset-failed 'rkt@*'; rm /etc/rkt/pods/{hungry,forks,slow}.json; systemctl daemon-reload")
+
+	// A limit that is set while the pod runs bites at once.
+	h.RunFor(t, patience, "systemctl", "start", "rkt@tame")
+	h.Run(t, "systemctl", "set-property", "--runtime", "rkt@tame", "MemoryMax=48M", "MemorySwapMax=0")
+	h.Run(t, "rkt", "enter", "tame", "/bin/touch", "/go")
+	h.Eventually(t, 3*time.Minute, "bash", "-c", "[ $(systemctl is-active rkt@tame) = failed ]")
+	if kernel := h.Run(t, "journalctl", "-k", "-q", "-o", "cat", "-b"); !strings.Contains(kernel, "rkt@tame.service") {
+		t.Errorf("the kernel killed nothing in rkt@tame.service:\n%s", h.Run(t, "journalctl", "-q", "-u", "rkt@tame"))
+	}
+	h.Run(t, "bash", "-c", "systemctl reset-failed 'rkt@*'; rm -r /run/systemd/system.control/rkt@tame.service.d; rm /etc/rkt/pods/{hungry,forks,slow,tame}.json; systemctl daemon-reload")
 	unchanged(t, h, before)
 }
 
