@@ -153,7 +153,7 @@ func (a *app) loadPod(name string) (*podfile.Pod, error) {
 		return nil, fmt.Errorf("pod %q is masked", name)
 	}
 	if podfile.IsNotFound(problems) {
-		return nil, hint(fmt.Errorf("pod %q: %w", name, first), "rkt pod list shows the declared pods; they are files in %s", strings.Join(podfile.DefaultDirs(), ", "))
+		return nil, hint(fmt.Errorf("pod %q: %w", name, first), "rkt pod list shows the declared pods")
 	}
 	n := 0
 	for _, pr := range problems {

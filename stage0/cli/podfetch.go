@@ -194,11 +194,18 @@ func (a *app) printFetched(out []podFetchJSON, format string) error {
 			a.log.Errorf("pod %q: %s", o.Name, o.Error)
 		}
 	}
-	if format != "" {
+	switch {
+	case format != "":
 		if err := printJSON(a.Stdout, format, out); err != nil {
 			return err
 		}
-	} else {
+	case a.Getenv("JOURNAL_STREAM") != "" && journal.StderrIsJournal(): // rkt-fetch@.service: no tables there
+		for _, o := range out {
+			for _, ap := range o.Apps {
+				a.log.Infof("pod %q, generation %d: app %s is image %s", o.Name, o.Generation, ap.Name, shortID(ap.ID, 12, false))
+			}
+		}
+	default:
 		w := table(a.Stdout)
 		fmt.Fprintln(w, "NAME\tGENERATION\tAPP\tIMAGE")
 		for _, o := range out {
