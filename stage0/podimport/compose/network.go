@@ -1,0 +1,492 @@
+package compose
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/rkt-systemd/rkt/stage0/podimport"
+	"github.com/rkt-systemd/rkt/stage0/podjson"
+)
+
+// network chooses the pod's networks and what its names are.
+func (s *service) network() {
+	c, r := s.conf, s.file.Rkt
+	if s.first {
+		r.Hostname = s.c.hostname(s.name)
+		if c.Hostname != "" && r.Hostname != c.Hostname {
+			s.note(podimport.Changed, "hostname", "%q is no host name; the pod is called %q", c.Hostname, r.Hostname)
+		}
+		r.Net = s.joined()
+		r.HostsEntries = append(r.HostsEntries, s.c.entries(s.name)...)
+		s.forwarded()
+	} else {
+		if c.Hostname != "" {
+			s.note(podimport.Dropped, "hostname", "the pod is called as the service says whose network this one shares")
+		}
+		if c.MacAddress != "" {
+			s.note(podimport.Dropped, "mac_address", "the network is that of another service")
+		}
+	}
+	r.DNS = union(r.DNS, c.DNS)
+	r.DNSSearch = union(r.DNSSearch, c.DNSSearch)
+	r.DNSOptions = union(r.DNSOptions, c.DNSOpts)
+	if s.name != s.services[len(s.services)-1] || slices.Equal(r.Net, []string{"none"}) {
+		return
+	}
+	// networks of rkt name no servers, unlike Docker's
+	switch plain := len(r.DNSSearch)+len(r.DNSOptions) == 0 && r.DNSDomain == ""; {
+	case len(r.DNS) > 0:
+	case plain:
+		r.DNS = []string{"host"}
+		s.c.once("dns", podimport.Changed, "services."+s.name, "pods have the host's resolv.conf (rkt.dns is \"host\"); if that names a server on 127.0.0.53, which pods do not reach, give rkt.dns the address of another")
+	default:
+		s.note(podimport.Todo, "dns", "search domains and options need name servers: write their addresses into rkt.dns")
+	}
+}
+
+func union(a, b []string) []string {
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a, s)
+		}
+	}
+	return a
+}
+
+// joined is the pod's list of networks.
+func (s *service) joined() []string {
+	c := s.conf
+	switch mode := c.NetworkMode; {
+	case mode == "host", mode == "none":
+		return []string{mode}
+	case mode == "bridge" || mode == "default":
+		return nil
+	case strings.HasPrefix(mode, types.ServicePrefix):
+		s.note(podimport.Dropped, "network_mode", "%q goes round in a circle; the pod has the default network", mode)
+		return nil
+	case mode != "":
+		s.note(podimport.Todo, "network_mode", "%q is no service of this project: make the app part of that pod, or give the pod a network; it has the default one", mode)
+		return nil
+	}
+	var out []string
+	for _, key := range sortedKeys(c.Networks) {
+		n, conf := s.c.nets[key], c.Networks[key]
+		switch n.special {
+		case "host", "none":
+			if len(c.Networks) > 1 {
+				s.note(podimport.Dropped, "networks", "%q cannot be joined with others; the others are left out", n.special)
+			}
+			return []string{n.special}
+		case "default":
+			out = append(out, "default")
+			continue
+		}
+		out = append(out, n.name+s.args(n, conf, len(c.Networks) == 1))
+		s.endpointNotes(key, conf)
+	}
+	return out
+}
+
+// args are the arguments of a network for this pod.
+func (s *service) args(n *network, conf *types.ServiceNetworkConfig, only bool) string {
+	var args []string
+	pod := s.unit.name
+	if a := n.addr[pod]; a.IsValid() {
+		args = append(args, "IP="+a.String())
+	} else if conf != nil && conf.Ipv4Address != "" {
+		if a, err := netip.ParseAddr(conf.Ipv4Address); err == nil && a.Is4() {
+			args = append(args, "IP="+a.String())
+		} else {
+			s.note(podimport.Dropped, "networks."+n.key+".ipv4_address", "%q is no address", conf.Ipv4Address)
+		}
+	}
+	mac := ""
+	if conf != nil {
+		mac = conf.MacAddress
+	}
+	if mac == "" && only {
+		mac = s.conf.MacAddress
+	} else if s.conf.MacAddress != "" && !only {
+		s.c.once("mac "+s.name, podimport.Dropped, "services."+s.name+".mac_address", "the pod has several networks: write mac_address of each")
+	}
+	if mac != "" {
+		if ok := strings.Trim(mac, "0123456789abcdefABCDEF:-") == "" && len(mac) == 17; ok {
+			args = append(args, "MAC="+strings.ReplaceAll(mac, ":", "-"))
+		} else {
+			s.note(podimport.Dropped, "mac_address", "%q is no such address", mac)
+		}
+	}
+	if len(args) == 0 {
+		return ""
+	}
+	return ":" + strings.Join(args, ";")
+}
+
+func (s *service) endpointNotes(key string, conf *types.ServiceNetworkConfig) {
+	if conf == nil {
+		return
+	}
+	at := "networks." + key
+	if conf.Ipv6Address != "" {
+		s.note(podimport.Dropped, at+".ipv6_address", "the pod's IPv6 address is given out by the network")
+	}
+	if len(conf.LinkLocalIPs) > 0 {
+		s.note(podimport.Dropped, at+".link_local_ips", "not known to rkt's networks")
+	}
+	if len(conf.DriverOpts) > 0 {
+		s.note(podimport.Dropped, at+".driver_opts", "Docker's own")
+	}
+	if conf.InterfaceName != "" {
+		s.note(podimport.Dropped, at+".interface_name", "interfaces are eth0, eth1 …, in the order of the networks' files")
+	}
+	if conf.Priority != 0 {
+		s.note(podimport.Dropped, at+".priority", "networks are joined in the order of their files' names: rename the files below /etc/rkt/net.d")
+	}
+	if conf.GatewayPriority != 0 {
+		s.note(podimport.Dropped, at+".gw_priority", "the first network, in the order of the files' names, has the default route: rename the files below /etc/rkt/net.d")
+	}
+	if conf.UseServiceNameAlias != nil && !*conf.UseServiceNameAlias {
+		s.note(podimport.Changed, at+".use_service_name_alias", "pods of the network find it by its host name and the pod's name all the same")
+	}
+	if n := s.c.nets[key]; len(conf.Aliases) > 0 && !n.own {
+		s.note(podimport.Dropped, at+".aliases", "the network is not of this project, and names in it are host names and pods' names")
+	}
+}
+
+// forwarded looks at ports of networks from which nothing is forwarded.
+func (s *service) forwarded() {
+	if len(s.conf.Ports) == 0 {
+		return
+	}
+	inside := len(s.conf.Networks) > 0
+	for key := range s.conf.Networks {
+		if n := s.c.nets[key]; n == nil || !n.internal {
+			inside = false
+		}
+	}
+	if inside {
+		s.note(podimport.Changed, "ports", "the networks are internal; rkt forwards the ports all the same, from the host and for it")
+	}
+}
+
+// publish declares ports of the app, and forwards those of the host to them.
+func (s *service) publish() error {
+	if len(s.conf.Ports) > maxPorts {
+		return fmt.Errorf("%d ports are more than %d", len(s.conf.Ports), maxPorts)
+	}
+	mode := s.conf.NetworkMode
+	if mode == "host" || mode == "none" {
+		s.note(podimport.Changed, "ports", "nothing is forwarded with the network %q", mode)
+		return nil
+	}
+	if s.replica > 0 {
+		s.c.quiet = false
+		s.c.once("replica "+s.name, podimport.Dropped, "services."+s.name+".ports", "only the first replica has them: a port of the host leads to one pod")
+		s.c.quiet = true
+		return nil
+	}
+	for i, p := range s.conf.Ports {
+		proto := p.Protocol
+		if proto == "" {
+			proto = "tcp"
+		}
+		if p.Target == 0 || p.Target > 65535 || !slices.Contains([]string{"tcp", "udp", "sctp"}, proto) {
+			return fmt.Errorf("%d/%s is no port", p.Target, p.Protocol)
+		}
+		key := "ports"
+		name := s.port(p.Name, p.Target, proto, i)
+		out := map[string]any{"name": name}
+		first, _, isRange := strings.Cut(p.Published, "-")
+		n, err := strconv.ParseUint(first, 10, 16)
+		switch {
+		case p.Published == "" || p.Published == "0":
+			s.note(podimport.Todo, key, "%d/%s: Docker chooses a port of the host; choose one, and write it into ports: {\"name\": %q, \"hostPort\": …}", p.Target, proto, name)
+			continue
+		case err != nil || n == 0:
+			return fmt.Errorf("%q is no port of the host", p.Published)
+		case isRange:
+			s.note(podimport.Changed, key, "of the ports %s that Docker would choose from it is %d", p.Published, n)
+		}
+		out["hostPort"] = n
+		if p.HostIP != "" && p.HostIP != "0.0.0.0" {
+			a, err := netip.ParseAddr(p.HostIP)
+			switch {
+			case err != nil:
+				return fmt.Errorf("%q is no address of the host", p.HostIP)
+			case a == netip.IPv6Loopback():
+				s.note(podimport.Dropped, key, "%d: nothing can be forwarded from [::1]; use 127.0.0.1", n)
+				continue
+			}
+			out["hostIP"] = p.HostIP
+		}
+		if p.Mode != "" && p.Mode != "ingress" && p.Mode != "host" {
+			s.note(podimport.Dropped, key, "%q is no mode of a port", p.Mode)
+		} else if p.Mode == "host" {
+			s.note(podimport.Changed, key, "a port is always that of this host")
+		}
+		if p.AppProtocol != "" {
+			s.note(podimport.Dropped, key, "app_protocol %q is a hint for others; nobody reads it here", p.AppProtocol)
+		}
+		s.file.Ports = append(s.file.Ports, out)
+	}
+	return nil
+}
+
+// port declares a port of the app under a name that the pod does not have yet.
+func (s *service) port(want string, number uint32, proto string, i int) string {
+	name := strconv.Itoa(int(number)) + "-" + proto
+	if want != "" {
+		name = acName(want)
+	}
+	if s.ports[name] {
+		name += "-" + acName(s.name) + "-" + strconv.Itoa(i)
+	}
+	s.ports[name] = true
+	s.app.Ports = append(s.app.Ports, podjson.AppPort{Name: name, Port: uint(number), Protocol: proto})
+	return name
+}
+
+// expose declares ports; between pods of a network all are open.
+func (s *service) expose() error {
+	for i, e := range s.conf.Expose {
+		num, proto, ok := strings.Cut(e, "/")
+		if !ok {
+			proto = "tcp"
+		}
+		n, err := strconv.ParseUint(num, 10, 16)
+		if err != nil || n == 0 {
+			s.note(podimport.Dropped, "expose", "%q: between pods of a network all ports are open", e)
+			continue
+		}
+		if !slices.ContainsFunc(s.app.Ports, func(p podjson.AppPort) bool { return p.Port == uint(n) && p.Protocol == proto }) && len(s.app.Ports) < maxPorts {
+			s.port("", uint32(n), proto, i)
+		}
+	}
+	return nil
+}
+
+func (s *service) extraHosts() error {
+	for _, host := range sortedKeys(s.conf.ExtraHosts) {
+		for _, ip := range s.conf.ExtraHosts[host] {
+			if ip == "host-gateway" {
+				if ip = s.gateway(); ip == "" {
+					s.note(podimport.Todo, "extra_hosts", "%s: write the host's address into rkt.hostsEntries", host)
+					continue
+				}
+			}
+			if _, err := netip.ParseAddr(ip); err != nil || host == "" || strings.ContainsAny(host, " \t#;,=") {
+				s.note(podimport.Dropped, "extra_hosts", "%s=%s is no entry of a hosts file", host, ip)
+				continue
+			}
+			s.file.Rkt.HostsEntries = union(s.file.Rkt.HostsEntries, []string{ip + "=" + host})
+		}
+	}
+	return nil
+}
+
+// gateway is the host as the pod sees it.
+func (s *service) gateway() string {
+	conf := s.c.p.Services[s.services[0]]
+	if conf.NetworkMode == "host" {
+		return "127.0.0.1"
+	}
+	for _, key := range sortedKeys(conf.Networks) {
+		if n := s.c.nets[key]; n != nil && n.own {
+			return n.gateway.String()
+		}
+	}
+	return ""
+}
+
+// depends orders the pod, or the app in its pod, after others.
+func (s *service) depends() error {
+	for _, name := range sortedKeys(s.conf.DependsOn) {
+		d := s.conf.DependsOn[name]
+		key := "depends_on." + name
+		if _, there := s.c.p.Services[name]; !there {
+			s.note(podimport.Dropped, key, "no profile of that service is on")
+			continue
+		}
+		if len(s.c.pods[name]) == 0 {
+			s.note(podimport.Dropped, key, "the service is left out")
+			continue
+		}
+		if slices.Contains(s.services, name) {
+			s.unitD.Add("After", acName(name))
+			s.unitD.Add("Wants", acName(name))
+			if d.Condition == types.ServiceConditionHealthy || d.Condition == types.ServiceConditionCompletedSuccessfully {
+				s.note(podimport.Changed, key, "both are apps of one pod, where one starts when the other has started, healthy or not")
+			}
+			continue
+		}
+		for _, pod := range s.c.pods[name] {
+			other := "rkt@" + pod + ".service"
+			s.depend("After", other)
+			switch {
+			case d.Condition == types.ServiceConditionCompletedSuccessfully:
+				other = s.c.completed(pod)
+				s.depend("After", other)
+				s.c.once("completed "+name, podimport.Changed, "services."+s.name+"."+key, "%s runs the pod %s and waits for its end, once after each boot", other, pod)
+				if !d.Required {
+					s.depend("Wants", other)
+					continue
+				}
+				s.depend("Requires", other)
+				continue
+			case d.Condition == types.ServiceConditionHealthy && d.Required:
+				s.depend("Requires", other)
+			default:
+				s.depend("Wants", other)
+			}
+			if d.Restart {
+				s.depend("PartOf", other)
+			}
+		}
+	}
+	return nil
+}
+
+// completed is a unit of the host that runs a pod to its end: rkt@POD.service is
+// started when the pod runs, and what comes after it does not wait any longer.
+func (c *converter) completed(pod string) string {
+	name := "rkt-completed-" + pod + ".service"
+	c.file("/etc/systemd/system/"+name, `[Unit]
+Description=Pod `+pod+` has completed
+Wants=network.target
+After=network.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/systemctl start --wait rkt@`+pod+`.service
+TimeoutStartSec=infinity
+`, 0o644)
+	return name
+}
+
+// health is the check; others may wait for it.
+func (s *service) health() error {
+	h := s.conf.HealthCheck
+	if h.Disable || len(h.Test) > 0 && h.Test[0] == "NONE" {
+		s.app.Health = json.RawMessage("false")
+		return nil
+	}
+	out := map[string]any{}
+	if len(h.Test) > 1 {
+		out["exec"] = append([]string{}, h.Test[1:]...)
+		if h.Test[0] == "CMD-SHELL" {
+			out["exec"] = []string{"/bin/sh", "-c", strings.Join(h.Test[1:], " ")}
+		}
+	}
+	wait := 0.0
+	set := func(key string, d *types.Duration, low time.Duration) {
+		if d == nil || *d == 0 {
+			return
+		}
+		t := max(min(time.Duration(*d), 24*time.Hour), low)
+		out[key] = seconds(types.Duration(t)).text
+	}
+	set("interval", h.Interval, 100*time.Millisecond)
+	set("timeout", h.Timeout, 100*time.Millisecond)
+	set("startPeriod", h.StartPeriod, 0)
+	set("startInterval", h.StartInterval, 100*time.Millisecond)
+	retries, interval := 3.0, 30.0
+	if h.Retries != nil && *h.Retries > 0 {
+		retries = float64(min(*h.Retries, 1000))
+		out["retries"] = uint64(retries)
+	}
+	if h.Interval != nil && *h.Interval > 0 {
+		interval = seconds(*h.Interval).seconds
+	}
+	if h.StartPeriod != nil {
+		wait = seconds(*h.StartPeriod).seconds
+	}
+	if len(out) > 0 {
+		b, err := json.Marshal(out)
+		if err != nil {
+			return err
+		}
+		s.app.Health = b
+	}
+	if wait += retries * interval; s.c.healthy[s.name] && wait > 240 {
+		s.file.Systemd.Service.Set("TimeoutStartSec", strconv.Itoa(int(min(wait, 86400))+60)+"s")
+	}
+	return nil
+}
+
+// envFiles are files of the host, read at every start. rkt takes their lines as
+// they are, compose has quotes and variables in them: of such a file a plain copy
+// is made.
+func (s *service) envFiles() error {
+	for i, e := range s.conf.EnvFiles {
+		path := filepath.Clean(e.Path)
+		if !filepath.IsAbs(path) || strings.ContainsAny(path, "\n\x00") {
+			return fmt.Errorf("%q is no absolute path", e.Path)
+		}
+		if !s.first || len(s.services) > 1 {
+			s.note(podimport.Changed, "env_file", "%s is read for all apps of the pod", path)
+		}
+		data, err := s.c.in.read(path, "/")
+		switch {
+		case err == nil && !plainEnv(data):
+			vars, err := parseEnv(data, s.c.in.env)
+			if err != nil {
+				return fmt.Errorf("reading the variables of %q: %w", path, err)
+			}
+			copied := s.c.path(podName(s.name) + "-" + strconv.Itoa(i) + ".env")
+			s.c.file(copied, s.lines(path, vars), 0o600)
+			s.note(podimport.Changed, "env_file", "%s has quotes, variables or spaces, which rkt takes as they are; what they mean to compose is in %s: change it there", path, copied)
+			path = copied
+		case err == nil:
+		case !errors.Is(err, fs.ErrNotExist):
+			s.note(podimport.Changed, "env_file", "%s was not read (%v): rkt reads it at every start, and takes its lines NAME=VALUE as they are, with quotes if there are any", path, err)
+		case bool(e.Required):
+			s.note(podimport.Todo, "env_file", "%s is not there; without it the pod does not start", path)
+		}
+		if !e.Required {
+			path = "-" + path
+		}
+		s.file.Rkt.EnvironmentFiles = append(s.file.Rkt.EnvironmentFiles, path)
+	}
+	return nil
+}
+
+func (s *service) lines(path string, vars map[string]string) string {
+	var out []string
+	for k, v := range vars {
+		if strings.ContainsAny(v, "\n\x00") {
+			s.note(podimport.Todo, "env_file", "%s of %s has several lines: put it into the app's environment", k, path)
+			continue
+		}
+		out = append(out, k+"="+v+"\n")
+	}
+	sort.Strings(out)
+	return strings.Join(out, "")
+}
+
+// plainEnv says whether rkt reads a file of variables as compose does.
+func plainEnv(data []byte) bool {
+	seen := map[string]bool{}
+	for line := range strings.SplitSeq(string(data), "\n") {
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		k, v, ok := strings.Cut(line, "=")
+		if !ok || seen[k] || strings.ContainsAny(k, " \t\"'#;") || strings.ContainsAny(v, "\"'$#\\\r") || strings.TrimSpace(v) != v {
+			return false
+		}
+		seen[k] = true
+	}
+	return true
+}
