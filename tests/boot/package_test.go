@@ -11,7 +11,7 @@ import (
 func TestUnitsAreValid(t *testing.T) {
 	f := open(t)
 	f.declare("verify", service(pod(app("app", "true")), m{"MemoryMax": "64M", "Restart": "on-failure"}))
-	stdout, stderr, code := f.trySh(`cd /usr/lib/systemd/system; systemd-analyze verify --man=no rkt@verify.service rkt-gc.service rkt-gc.timer rkt-fetch@verify.service rkt-update.service rkt-update.timer`)
+	stdout, stderr, code := f.trySh(`cd /usr/lib/systemd/system; systemd-analyze verify --man=no rkt@verify.service rkt-gc.service rkt-gc.timer rkt-fetch@verify.service rkt-completed@verify.service rkt-update.service rkt-update.timer`)
 	if out := stdout + stderr; code != 0 || strings.Contains(out, "rkt") {
 		t.Errorf("systemd-analyze verify: status %d\n%s", code, out)
 	}

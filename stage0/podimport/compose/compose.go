@@ -32,6 +32,8 @@ const (
 	maxServices = 500
 	maxReplicas = 100
 	maxPorts    = 1000 // of a service
+	// compose-go takes time with the square of those that are in one another.
+	maxVariables = 500 // in one value
 )
 
 // Convert turns the project that one or more compose files describe (later ones
@@ -92,6 +94,9 @@ func (in *input) load(ctx context.Context) (*types.Project, error) {
 // substitute is compose-go's, but variables that are not set are kept for the
 // report.
 func (in *input) substitute(text string, mapping template.Mapping) (string, error) {
+	if strings.Count(text, "$") > maxVariables {
+		return "", fmt.Errorf("a value has more than %d variables", maxVariables)
+	}
 	for name, v := range template.ExtractVariables(map[string]any{"x": text}, template.DefaultPattern) {
 		if _, ok := mapping(name); !ok && v.DefaultValue == "" && v.PresenceValue == "" && !strings.Contains(text, "{"+name+"-") && !strings.Contains(text, "{"+name+":-") {
 			in.unset[name] = true

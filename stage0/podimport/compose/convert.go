@@ -174,7 +174,7 @@ func (c *converter) names() error {
 		case name == c.p.Name || strings.HasPrefix(name, c.p.Name+"-"):
 			pod = name
 		}
-		pod = podName(pod)
+		pod = podimport.FileName(pod)
 		n := s.GetScale()
 		key := "services." + name + ".deploy.replicas"
 		if s.Scale != nil {
@@ -192,7 +192,7 @@ func (c *converter) names() error {
 		for i := range n {
 			one := pod
 			if n > 1 {
-				one = podName(pod + "-" + strconv.Itoa(i+1))
+				one = podimport.FileName(pod + "-" + strconv.Itoa(i+1))
 			}
 			if err := podfile.CheckName(one); err != nil {
 				return fmt.Errorf("service %q: %w; give it a container_name", name, err)
@@ -216,42 +216,8 @@ func (c *converter) names() error {
 	return nil
 }
 
-// podName makes a name of a pod.
-func podName(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x80 && (isAlnum(byte(r)) || strings.ContainsRune("-_.", r)) {
-			return r
-		}
-		return '-'
-	}, s)
-	for strings.Contains(s, "..") {
-		s = strings.ReplaceAll(s, "..", ".")
-	}
-	if len(s) > 64 {
-		s = s[:64]
-	}
-	return strings.Trim(s, "-_.")
-}
-
 func isAlnum(b byte) bool {
 	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9'
-}
-
-// acName makes a name of an app, volume or port.
-func acName(s string) string {
-	var b strings.Builder
-	for _, r := range strings.ToLower(s) {
-		switch {
-		case r < 0x80 && isAlnum(byte(r)):
-			b.WriteRune(r)
-		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
-			b.WriteByte('-')
-		}
-	}
-	if out := strings.Trim(b.String(), "-"); out != "" {
-		return out
-	}
-	return "x"
 }
 
 // unit is a pod that is being made.
@@ -262,7 +228,6 @@ type unit struct {
 	replica  int
 	file     *podjson.Pod
 	unit     map[string][]string // dependencies of the host's unit
-	state    []string            // names of StateDirectory=
 	volumes  map[string]string   // what is behind the names of volumes
 	ports    map[string]bool
 	isolator []isolator
@@ -320,10 +285,6 @@ func (u *unit) finish() error {
 			}
 		}
 	}
-	if len(u.state) > 0 {
-		slices.Sort(u.state)
-		sys.Service.Add("StateDirectory", strings.Join(slices.Compact(u.state), " "))
-	}
 	u.file.Rkt.PrivateUsers = u.private
 	var err error
 	if u.file.Isolators, err = isolators(u.isolator); err != nil {
@@ -341,7 +302,7 @@ func (u *unit) depend(key, other string) { u.unit[key] = append(u.unit[key], oth
 
 // volume adds a volume and returns its name; the same one for the same thing.
 func (u *unit) volume(want string, v map[string]any, id string) string {
-	want = acName(want)
+	want = podimport.ACName(want)
 	for n := 1; ; n++ {
 		name := want
 		if n > 1 {
@@ -359,7 +320,7 @@ func (u *unit) volume(want string, v map[string]any, id string) string {
 	}
 }
 
-// trusted turns private users off, which some settings need.
+// hostUsers turns private users off, which some settings need.
 func (u *unit) hostUsers() {
 	no := false
 	u.private = &no

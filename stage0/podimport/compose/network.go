@@ -23,11 +23,13 @@ import (
 func (s *service) network() {
 	c, r := s.conf, s.file.Rkt
 	if s.first {
-		r.Hostname = s.c.hostname(s.name)
+		r.Net = s.joined()
+		if c.Hostname != "" || !slices.Equal(r.Net, []string{"host"}) {
+			r.Hostname = s.c.hostname(s.name)
+		}
 		if c.Hostname != "" && r.Hostname != c.Hostname {
 			s.note(podimport.Changed, "hostname", "%q is no host name; the pod is called %q", c.Hostname, r.Hostname)
 		}
-		r.Net = s.joined()
 		r.HostsEntries = append(r.HostsEntries, s.c.entries(s.name)...)
 		s.forwarded()
 	} else {
@@ -247,10 +249,10 @@ func (s *service) publish() error {
 func (s *service) port(want string, number uint32, proto string, i int) string {
 	name := strconv.Itoa(int(number)) + "-" + proto
 	if want != "" {
-		name = acName(want)
+		name = podimport.ACName(want)
 	}
 	if s.ports[name] {
-		name += "-" + acName(s.name) + "-" + strconv.Itoa(i)
+		name += "-" + podimport.ACName(s.name) + "-" + strconv.Itoa(i)
 	}
 	s.ports[name] = true
 	s.app.Ports = append(s.app.Ports, podjson.AppPort{Name: name, Port: uint(number), Protocol: proto})
@@ -323,8 +325,8 @@ func (s *service) depends() error {
 			continue
 		}
 		if slices.Contains(s.services, name) {
-			s.unitD.Add("After", acName(name))
-			s.unitD.Add("Wants", acName(name))
+			s.unitD.Add("After", podimport.ACName(name))
+			s.unitD.Add("Wants", podimport.ACName(name))
 			if d.Condition == types.ServiceConditionHealthy || d.Condition == types.ServiceConditionCompletedSuccessfully {
 				s.note(podimport.Changed, key, "both are apps of one pod, where one starts when the other has started, healthy or not")
 			}
@@ -332,17 +334,18 @@ func (s *service) depends() error {
 		}
 		for _, pod := range s.c.pods[name] {
 			other := "rkt@" + pod + ".service"
+			if d.Condition == types.ServiceConditionCompletedSuccessfully {
+				other = completed(pod)
+			}
 			s.depend("After", other)
 			switch {
 			case d.Condition == types.ServiceConditionCompletedSuccessfully:
-				other = s.c.completed(pod)
-				s.depend("After", other)
 				s.c.once("completed "+name, podimport.Changed, "services."+s.name+"."+key, "%s runs the pod %s and waits for its end, once after each boot", other, pod)
-				if !d.Required {
+				if d.Required {
+					s.depend("Requires", other)
+				} else {
 					s.depend("Wants", other)
-					continue
 				}
-				s.depend("Requires", other)
 				continue
 			case d.Condition == types.ServiceConditionHealthy && d.Required:
 				s.depend("Requires", other)
@@ -357,23 +360,9 @@ func (s *service) depends() error {
 	return nil
 }
 
-// completed is a unit of the host that runs a pod to its end: rkt@POD.service is
+// completed is the unit of the host that runs a pod to its end: rkt@POD.service is
 // started when the pod runs, and what comes after it does not wait any longer.
-func (c *converter) completed(pod string) string {
-	name := "rkt-completed-" + pod + ".service"
-	c.file("/etc/systemd/system/"+name, `[Unit]
-Description=Pod `+pod+` has completed
-Wants=network.target
-After=network.target
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/usr/bin/systemctl start --wait rkt@`+pod+`.service
-TimeoutStartSec=infinity
-`, 0o644)
-	return name
-}
+func completed(pod string) string { return "rkt-completed@" + pod + ".service" }
 
 // health is the check; others may wait for it.
 func (s *service) health() error {
@@ -444,7 +433,7 @@ func (s *service) envFiles() error {
 			if err != nil {
 				return fmt.Errorf("reading the variables of %q: %w", path, err)
 			}
-			copied := s.c.path(podName(s.name) + "-" + strconv.Itoa(i) + ".env")
+			copied := s.c.path(podimport.FileName(s.name) + "-" + strconv.Itoa(i) + ".env")
 			s.c.file(copied, s.lines(path, vars), 0o600)
 			s.note(podimport.Changed, "env_file", "%s has quotes, variables or spaces, which rkt takes as they are; what they mean to compose is in %s: change it there", path, copied)
 			path = copied

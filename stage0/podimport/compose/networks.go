@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -28,7 +29,6 @@ type network struct {
 	subnet   netip.Prefix
 	subnet6  netip.Prefix
 	gateway  netip.Addr
-	last     netip.Addr
 	conf     types.NetworkConfig
 	// fixed: the pods have addresses of their own choice, so that they can be named.
 	fixed bool
@@ -85,7 +85,7 @@ func (c *converter) network(key string, taken []netip.Prefix) (*network, error) 
 		n.name = c.p.Name + "_" + key
 	}
 	if !validNet(n.name) {
-		return nil, fmt.Errorf("its name %q is none that rkt takes: letters, digits and -_.", n.name)
+		return nil, fmt.Errorf("its name %q is none that rkt takes: it may have letters, digits and \"-_.\"", n.name)
 	}
 	c.networkNotes(at, conf)
 	switch {
@@ -141,19 +141,31 @@ func (n *network) pools(c *converter, at string, taken []netip.Prefix) error {
 			c.note(podimport.Dropped, at+".ipam.config", "%s: a network has one subnet of a family", p)
 		}
 	}
-	sum := sha256.Sum256([]byte(n.name))
-	for i := uint32(0); !n.subnet.IsValid() && i < 10_000; i++ {
-		h := binary.BigEndian.Uint32(sum[:4]) + i
-		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(200 + h%48), byte(h >> 8), 0}), 24)
+	for i := 0; !n.subnet.IsValid() && i < 1000; i++ {
+		name := n.name
+		if i > 0 {
+			name += "/" + strconv.Itoa(i)
+		}
+		v4, _ := podimport.Subnet(name)
+		p, err := netip.ParsePrefix(v4)
+		if err != nil {
+			return err
+		}
 		if !slices.ContainsFunc(taken, p.Overlaps) {
 			n.subnet = p
 			c.note(podimport.Changed, at, "its pods are in %s, a subnet chosen by its name (%s/%s.conflist): change that if the subnet is in use", p, netDir, n.name)
 		}
 	}
+	if !n.subnet.IsValid() {
+		return errors.New("no subnet is free for it")
+	}
 	if n.conf.EnableIPv6 != nil && *n.conf.EnableIPv6 && !n.subnet6.IsValid() {
-		a := [16]byte{0xfd}
-		copy(a[1:8], sum[4:11])
-		n.subnet6 = netip.PrefixFrom(netip.AddrFrom16(a), 64)
+		_, v6 := podimport.Subnet(n.name)
+		p, err := netip.ParsePrefix(v6)
+		if err != nil {
+			return err
+		}
+		n.subnet6 = p
 	}
 	if !n.gateway.IsValid() {
 		n.gateway = n.subnet.Addr().Next()

@@ -33,7 +33,7 @@ func (s *service) note(level podimport.Level, key, format string, args ...any) {
 
 // convert fills the app, and the pod as far as it is this service's affair.
 func (s *service) convert() error {
-	s.app.Name = acName(s.name)
+	s.app.Name = podimport.ACName(s.name)
 	for _, a := range s.file.Apps {
 		if a.Name == s.app.Name {
 			return fmt.Errorf("another service of the pod would have the name %q, too", a.Name)
@@ -265,7 +265,7 @@ func (s *service) domain() error {
 
 // reference is an image's name in full, as docker would complete it.
 func reference(image string) (string, bool) {
-	if image == "" || strings.ContainsAny(image, " \t\n\"'\\") || strings.HasPrefix(image, "-") {
+	if image == "" || strings.ContainsAny(image, " \t\n\"'\\") || strings.HasPrefix(image, "-") || strings.Contains(":@/", image[len(image)-1:]) {
 		return "", false
 	}
 	host, rest, found := strings.Cut(image, "/")

@@ -13,10 +13,6 @@ import (
 	"github.com/rkt-systemd/rkt/stage0/podjson"
 )
 
-// volumesDir is below /var/lib: systemd makes the directories of named volumes
-// there (StateDirectory=).
-const volumesDir = "rkt-volumes"
-
 // mount gives the app a volume at a path.
 func (s *service) mount(target, want string, v map[string]any, readOnly bool) {
 	if !path.IsAbs(target) {
@@ -133,13 +129,15 @@ func (s *service) named(v types.ServiceVolumeConfig, key string) error {
 	conf := s.c.p.Volumes[v.Source]
 	vol := map[string]any{"kind": "host"}
 	dir, kept := s.c.directory(v.Source, conf)
+	if kept {
+		dir = podimport.Keep(s.file, s.c.volume(v.Source, conf))
+	}
 	vol["source"] = dir
 	if sub != "" && sub != "/" {
 		vol["source"] = dir + sub
 		s.note(podimport.Todo, key, "make the directory %s%s: of a volume only its top is made", dir, sub)
 	}
-	if kept != "" {
-		s.state = append(s.state, kept)
+	if kept {
 		owner, advice := "root", ""
 		if u := s.conf.User; u != "" && u != "0" && u != "root" && !strings.HasPrefix(u, "0:") && !strings.HasPrefix(u, "root:") {
 			vol["owner"], owner = "app", "the app's user"
@@ -155,20 +153,24 @@ func (s *service) named(v types.ServiceVolumeConfig, key string) error {
 	return nil
 }
 
-// directory is where a named volume lies, and its name for StateDirectory=.
-func (c *converter) directory(key string, conf types.VolumeConfig) (dir, kept string) {
+// volume is the name of a named volume on the host.
+func (c *converter) volume(key string, conf types.VolumeConfig) string {
+	if conf.Name != "" {
+		return podimport.FileName(conf.Name)
+	}
+	return podimport.FileName(c.p.Name + "_" + key)
+}
+
+// directory is where a named volume lies, and whether the pod's unit makes it.
+func (c *converter) directory(key string, conf types.VolumeConfig) (dir string, kept bool) {
 	at := "volumes." + key
 	report := !c.said["directory "+key]
 	c.said["directory "+key] = true
-	name := podName(conf.Name)
-	if name == "" {
-		name = podName(c.p.Name + "_" + key)
-	}
-	dir, kept = "/var/lib/"+volumesDir+"/"+name, volumesDir+"/"+name
+	dir, kept = podimport.VolumesDir+"/"+c.volume(key, conf), true
 	opts := conf.DriverOpts
 	if device := opts["device"]; device != "" {
 		if strings.Contains(opts["o"], "bind") && path.IsAbs(device) && !strings.ContainsAny(device, "\n\x00") {
-			dir, kept = path.Clean(device), ""
+			dir, kept = path.Clean(device), false
 		} else if report {
 			c.note(podimport.Todo, at+".driver_opts", "mount %s (type %s, options %q) at %s: a line in /etc/fstab will do, the pod waits for it", device, opts["type"], opts["o"], dir)
 		}
@@ -285,7 +287,7 @@ func (s *service) configs() error {
 		if use.Mode != nil {
 			mode = uint32(*use.Mode) & 0o777
 		}
-		src := s.c.path("configs", podName(use.Source))
+		src := s.c.path("configs", podimport.FileName(use.Source))
 		switch {
 		case bool(conf.External):
 			s.c.once(at, podimport.Todo, at+".external", "put its content into %s", src)
@@ -315,7 +317,7 @@ func (s *service) secrets() error {
 	for _, use := range s.conf.Secrets {
 		conf := s.c.p.Secrets[use.Source]
 		at := "secrets." + use.Source
-		name := podName(use.Source)
+		name := podimport.FileName(use.Source)
 		target := use.Target
 		switch {
 		case target == "":
