@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/rkt-systemd/rkt/internal/atomicfile"
 	"github.com/rkt-systemd/rkt/internal/podfile"
@@ -280,4 +282,52 @@ func Install(dir, name string, text []byte, replace bool) (string, error) {
 		return "", fmt.Errorf("writing %q: %w", path, err)
 	}
 	return path, nil
+}
+
+// Volume is a volume of a pod; it is written as the command line has it, if that
+// can be.
+type Volume struct {
+	Name      string `json:"name"`
+	Kind      string `json:"kind"`
+	Source    string `json:"source,omitempty"`
+	ReadOnly  *bool  `json:"readOnly,omitempty"`
+	Recursive *bool  `json:"recursive,omitempty"`
+	Mode      string `json:"mode,omitempty"`
+	UID       *int   `json:"uid,omitempty"`
+	GID       *int   `json:"gid,omitempty"`
+	Owner     string `json:"owner,omitempty"`
+}
+
+// MarshalJSON writes the volume.
+func (v Volume) MarshalJSON() ([]byte, error) {
+	if strings.ContainsAny(v.Source, ",=") {
+		type long Volume
+		return encode(long(v))
+	}
+	s := v.Name + ",kind=" + v.Kind
+	add := func(key, value string) {
+		if value != "" {
+			s += "," + key + "=" + value
+		}
+	}
+	add("source", v.Source)
+	for _, b := range []struct {
+		key string
+		v   *bool
+	}{{"readOnly", v.ReadOnly}, {"recursive", v.Recursive}} {
+		if b.v != nil {
+			add(b.key, strconv.FormatBool(*b.v))
+		}
+	}
+	add("mode", v.Mode)
+	for _, n := range []struct {
+		key string
+		v   *int
+	}{{"uid", v.UID}, {"gid", v.GID}} {
+		if n.v != nil {
+			add(n.key, strconv.Itoa(*n.v))
+		}
+	}
+	add("owner", v.Owner)
+	return encode(s)
 }

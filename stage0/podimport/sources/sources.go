@@ -45,8 +45,8 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 		}
 		out.Join(r)
 	}
-	for _, s := range found.kube {
-		r, err := kube.Convert(s, kube.Options{})
+	if len(found.kube) > 0 {
+		r, err := kube.Convert(found.kube, kube.Options{})
 		if err != nil {
 			return nil, err
 		}
