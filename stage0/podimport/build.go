@@ -26,6 +26,16 @@ func Rkt(p *podjson.Pod) *podjson.Options {
 	return p.Rkt
 }
 
+// Trim takes sections out that have nothing in them.
+func Trim(p *podjson.Pod) {
+	if p.Systemd.Empty() {
+		p.Systemd = nil
+	}
+	if raw, err := json.Marshal(p.Rkt); err == nil && string(raw) == "{}" {
+		p.Rkt = nil
+	}
+}
+
 // Isolator adds an isolator to a list of a pod file, in place of one of its name.
 func Isolator(list *json.RawMessage, name string, value any) {
 	type entry struct {

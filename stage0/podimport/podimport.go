@@ -7,7 +7,9 @@
 package podimport
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/rkt-systemd/rkt/stage0/podjson"
 )
@@ -86,6 +88,19 @@ func (r *Result) Join(o *Result) {
 	r.Pods = append(r.Pods, o.Pods...)
 	r.Files = append(r.Files, o.Files...)
 	r.Notes = append(r.Notes, o.Notes...)
+}
+
+// Sort puts the notes into the order of their sources, and of lines in each.
+func (r *Result) Sort() {
+	first := map[string]int{}
+	for i, n := range r.Notes {
+		if _, ok := first[n.Path]; !ok {
+			first[n.Path] = i
+		}
+	}
+	slices.SortStableFunc(r.Notes, func(a, b Note) int {
+		return cmp.Or(cmp.Compare(first[a.Path], first[b.Path]), cmp.Compare(a.Line, b.Line))
+	})
 }
 
 // Unique says whether two sources became one file. Two that are equal are one.

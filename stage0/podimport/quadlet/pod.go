@@ -109,6 +109,7 @@ func (c *converter) finish(t *target) error {
 	for _, k := range t.apps {
 		t.pod.Apps = append(t.pod.Apps, k.app)
 	}
+	podimport.Trim(t.pod)
 	slices.SortStableFunc(t.pod.Apps, func(a, b podjson.App) int { return strings.Compare(a.Name, b.Name) })
 	return nil
 }
@@ -190,7 +191,7 @@ func (c *converter) buildUnit(u *unit) {
 // kubeUnit handles a .kube: YAML for Kubernetes, and what is said beside it.
 func (c *converter) kubeUnit(u *unit) error {
 	var sources []podimport.Source
-	o := kube.Options{Name: u.stem}
+	o := kube.Options{Name: u.stem, Unit: true}
 	service := &podjson.Pod{Systemd: &podjson.Systemd{}, Rkt: &podjson.Options{}}
 	t := &target{name: u.stem, pod: service, unit: u}
 	k := &container{c: c, u: u, t: t, health: map[string]any{}}

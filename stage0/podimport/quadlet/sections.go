@@ -115,10 +115,19 @@ func (c *converter) direct(to *podjson.Values, section string, u *unit, e entry)
 		c.note(podimport.Dropped, e, "%s", reason)
 		return
 	}
-	if v := (podjson.Value{Key: e.key, Value: u.expandUnit(e.value)}); !slices.Contains(*to, v) {
+	v := podjson.Value{Key: e.key, Value: u.expandUnit(e.value)}
+	switch {
+	case section == "service" && !strings.Contains(lists, " "+e.key+" "):
+		to.Set(v.Key, v.Value)
+	case !slices.Contains(*to, v):
 		*to = append(*to, v)
 	}
 }
+
+// lists are directives of [Service] of which each line adds something.
+const lists = " StateDirectory RuntimeDirectory CacheDirectory LogsDirectory ConfigurationDirectory DeviceAllow IPAddressAllow IPAddressDeny SuccessExitStatus " +
+	"RestartForceExitStatus RestartPreventExitStatus LogExtraFields IODeviceWeight IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax " +
+	"IODeviceLatencyTargetSec LoadCredential LoadCredentialEncrypted SocketBindAllow SocketBindDeny RestrictNetworkInterfaces "
 
 func (c *converter) serviceDirective(t *target, u *unit, app *podjson.App, e entry) {
 	switch e.key {

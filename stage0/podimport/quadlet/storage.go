@@ -72,7 +72,7 @@ func (k *container) bind(e entry, source, target string, opts []string) error {
 		v.Source = k.beside(e, source)
 	default:
 		named = true
-		v.Source, name, named = k.named(e, source)
+		v.Source, name, named = k.named(e, source, slices.Contains(opts, "U"))
 	}
 	if api(v.Source) {
 		k.note(podimport.Todo, e, "the app speaks the API of podman or Docker, which rkt does not have")
@@ -92,6 +92,9 @@ func (k *container) bind(e entry, source, target string, opts []string) error {
 			v.Recursive = &no
 		case "U":
 			v.Owner = "app"
+			if named {
+				continue // said there
+			}
 			k.note(podimport.Changed, e, "U: nothing is changed on disk, the source's owner is the app's user in the pod (\"owner\": \"app\")")
 		case "idmap":
 			v.Owner = "idmap"
@@ -122,7 +125,7 @@ func api(source string) bool {
 
 // named is the directory of a named volume, or of a .volume. kept says that it
 // is one that the pod keeps.
-func (k *container) named(e entry, source string) (dir, name string, kept bool) {
+func (k *container) named(e entry, source string, owned bool) (dir, name string, kept bool) {
 	volume := "systemd-" + strings.TrimSuffix(source, ".volume")
 	name = strings.TrimSuffix(source, ".volume")
 	if !strings.HasSuffix(source, ".volume") {
@@ -145,7 +148,7 @@ func (k *container) named(e entry, source string) (dir, name string, kept bool) 
 	name = strings.ReplaceAll(name, "%i", "instance")
 	dir = podimport.Keep(k.t.pod, name)
 	owner := "belongs to root (in the pod, too): give it another owner or set \"owner\": \"app\" if the image does not start as root"
-	if k.unprivileged() {
+	if owned || k.unprivileged() {
 		owner = "belongs to the app's user in the pod (\"owner\": \"app\")"
 	}
 	k.note(podimport.Changed, e, "the volume is %s; it starts empty, podman copies what the image has there, and %s. To bring data along: cp -a $(podman volume inspect -f '{{.Mountpoint}}' %s)/. %s",
@@ -318,7 +321,10 @@ func (k *container) secret(e entry) error {
 				return r
 			}
 			return '_'
-		}, target) + "_FILE"
+		}, target)
+		if !strings.HasSuffix(cred.Env, "_FILE") { // some images read the file that such a variable names
+			cred.Env += "_FILE"
+		}
 		if c := cred.Env[0]; c >= '0' && c <= '9' {
 			cred.Env = "_" + cred.Env
 		}

@@ -39,7 +39,18 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 	}
 	out := &podimport.Result{Pods: []podimport.Pod{}, Notes: []podimport.Note{}}
 	if len(found.units) > 0 {
-		r, err := quadlet.Convert(found.units, found.read)
+		r, err := quadlet.Convert(found.units, func(path string) (podimport.Source, error) {
+			abs, err := filepath.Abs(path)
+			if err != nil {
+				return podimport.Source{}, err
+			}
+			// YAML of a .kube is not imported by itself, too
+			found.kube = slices.DeleteFunc(found.kube, func(s podimport.Source) bool {
+				other, err := filepath.Abs(s.Path)
+				return err == nil && other == abs
+			})
+			return found.read(path)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -85,6 +96,7 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 	if len(out.Pods)+len(out.Files) == 0 && len(out.Notes) == 0 {
 		return nil, fmt.Errorf("nothing to import in %q", paths)
 	}
+	out.Sort()
 	return out, out.Unique()
 }
 

@@ -1,0 +1,740 @@
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/rkt-systemd/rkt/stage0/podimport"
+	"github.com/rkt-systemd/rkt/stage0/podjson"
+)
+
+// pod is a pod that is being made.
+type pod struct {
+	c    *converter
+	name string
+	kind string
+	p    *podjson.Pod
+	spec *object
+
+	volumes map[string]*object
+	env     map[string]string // of secrets, in a file
+}
+
+func (p *pod) make() {
+	s, o := p.spec, p.p.Rkt
+	if s.boolean("hostNetwork") {
+		o.Net = []string{"host"}
+	}
+	if s.boolean("hostIPC") {
+		o.IPC = "parent"
+	}
+	if s.boolean("hostPID") {
+		s.note(podimport.Dropped, "hostPID", "a pod has processes of its own")
+	}
+	if s.has("hostUsers") && !s.boolean("hostUsers") {
+		yes := true
+		o.PrivateUsers = &yes
+	}
+	if s.boolean("shareProcessNamespace") {
+		s.note(podimport.Changed, "shareProcessNamespace", "apps of a pod are in one process namespace always")
+	}
+	o.Hostname = s.str("hostname")
+	if s.has("subdomain") {
+		s.note(podimport.Dropped, "subdomain", "pods are found by their own name and their host name")
+	}
+	for _, h := range s.list("hostAliases") {
+		for _, name := range h.strs("hostnames") {
+			o.HostsEntries = append(o.HostsEntries, h.str("ip")+"="+name)
+		}
+	}
+	p.dns()
+	s.ignore("enableServiceLinks", "automountServiceAccountToken", "schedulerName", "preemptionPolicy", "nodeName", "setHostnameAsFQDN")
+	for _, key := range []string{"serviceAccountName", "serviceAccount"} {
+		if s.has(key) && s.str(key) != "default" {
+			s.note(podimport.Dropped, key, "there is no API to have an account of")
+		}
+	}
+	if s.has("imagePullSecrets") {
+		s.note(podimport.Todo, "imagePullSecrets", "log in to the registry (podman login, /etc/rkt/auth.d): docs/registries.md")
+	}
+	if n, ok := s.number("terminationGracePeriodSeconds"); ok {
+		p.p.Systemd.Service.Set("TimeoutStopSec", strconv.Itoa(n))
+	}
+	if n, ok := s.number("activeDeadlineSeconds"); ok {
+		p.p.Systemd.Service.Set("RuntimeMaxSec", strconv.Itoa(n))
+	}
+	p.volumes, p.env = map[string]*object{}, map[string]string{}
+	for _, v := range s.list("volumes") {
+		p.volumes[v.str("name")] = v
+	}
+	var before []string
+	for _, c := range s.list("initContainers") {
+		if c.str("restartPolicy") == "Always" {
+			before = append(before, p.app(c, "always", nil))
+			continue
+		}
+		s.note(podimport.Todo, "initContainers", "%s: apps of a pod start together; do what it does in an app's own start, or in a pod before this one (After=rkt-completed@%s-%[1]s.service)",
+			c.str("name"), p.name)
+		for _, k := range c.keys {
+			c.used[k] = true
+		}
+	}
+	restart := map[string]string{"": "always", "Always": "always", "OnFailure": "on-failure", "Never": ""}[s.str("restartPolicy")]
+	if p.kind == "Job" || p.kind == "CronJob" {
+		restart = map[string]string{"OnFailure": "on-failure"}[s.str("restartPolicy")]
+	}
+	for _, c := range s.list("containers") {
+		p.app(c, restart, before)
+	}
+	if restart == "always" {
+		p.p.Systemd.Service.Set("Restart", "on-failure")
+	}
+	if s.has("ephemeralContainers") {
+		s.note(podimport.Dropped, "ephemeralContainers", "rkt enter is for that")
+	}
+	if len(p.env) > 0 {
+		file := "/etc/rkt/env/" + p.name + ".env"
+		var names []string
+		for n := range p.env {
+			names = append(names, n)
+		}
+		sort.Strings(names)
+		text := ""
+		for _, n := range names {
+			text += n + "=" + p.env[n] + "\n"
+		}
+		p.c.r.Files = append(p.c.r.Files, podimport.File{Path: file, Text: text, Mode: 0o600, From: s.r.path})
+		o.EnvironmentFiles = append(o.EnvironmentFiles, file)
+		p.c.r.Note(podimport.Changed, s.r.path, 0, s.path+".containers[].env", "variables with secrets are in %s (mode 0600), for all apps of the pod; files are safer: docs/credentials.md", file)
+	}
+	p.security(s.sub("securityContext"))
+}
+
+func (p *pod) dns() {
+	s, o := p.spec, p.p.Rkt
+	switch s.str("dnsPolicy") {
+	case "", "ClusterFirst", "ClusterFirstWithHostNet", "None":
+	case "Default":
+		o.DNS = []string{"host"}
+	}
+	d := s.sub("dnsConfig")
+	if d == nil {
+		return
+	}
+	o.DNS = d.strs("nameservers")
+	o.DNSSearch = d.strs("searches")
+	for _, opt := range d.list("options") {
+		text := opt.str("name")
+		if v := opt.str("value"); v != "" {
+			text += ":" + v
+		}
+		o.DNSOptions = append(o.DNSOptions, text)
+	}
+}
+
+// security is what all apps of the pod get.
+func (p *pod) security(sc *object) {
+	if sc == nil {
+		return
+	}
+	sysctls := map[string]string{}
+	for _, s := range sc.list("sysctls") {
+		sysctls[s.str("name")] = s.str("value")
+	}
+	if len(sysctls) > 0 {
+		podimport.Isolator(&p.p.Isolators, "os/unix/sysctl", sysctls)
+	}
+	var gids []int
+	for _, g := range sc.strs("supplementalGroups") {
+		if n, err := strconv.Atoi(g); err == nil {
+			gids = append(gids, n)
+		}
+	}
+	if n, ok := sc.number("fsGroup"); ok {
+		gids = append(gids, n)
+		sc.note(podimport.Changed, "fsGroup", "apps are in the group %d, but volumes keep their group: chgrp -R %[1]d their directories", n)
+	}
+	sc.ignore("fsGroupChangePolicy", "runAsNonRoot", "supplementalGroupsPolicy")
+	for i := range p.p.Apps {
+		a := &p.p.Apps[i]
+		if a.User == "" {
+			a.User = sc.str("runAsUser")
+		}
+		if a.Group == "" {
+			a.Group = sc.str("runAsGroup")
+		}
+		a.SupplementaryGIDs = append(a.SupplementaryGIDs, gids...)
+	}
+	p.profiles(sc)
+}
+
+// profiles are those of seccomp, AppArmor and SELinux.
+func (p *pod) profiles(sc *object) {
+	if prof := sc.sub("seccompProfile"); prof != nil {
+		switch prof.str("type") {
+		case "Unconfined":
+			if !slices.Contains(p.p.Rkt.InsecureOptions, "seccomp") {
+				p.p.Rkt.InsecureOptions = append(p.p.Rkt.InsecureOptions, "seccomp")
+			}
+			prof.note(podimport.Changed, "type", "system calls of the whole pod are not filtered")
+		case "Localhost":
+			prof.note(podimport.Dropped, "localhostProfile", "write it as an isolator os/linux/seccomp-retain-set")
+		}
+	}
+	if sc.has("seLinuxOptions") {
+		sc.note(podimport.Dropped, "seLinuxOptions", "see the isolator os/linux/selinux-context")
+	}
+}
+
+// app makes an app of a container and returns its name.
+func (p *pod) app(c *object, restart string, after []string) string {
+	a := podjson.App{Name: podimport.ACName(c.str("name"))}
+	for n := 2; slices.ContainsFunc(p.p.Apps, func(o podjson.App) bool { return o.Name == a.Name }); n++ {
+		a.Name = podimport.ACName(c.str("name")) + "-" + strconv.Itoa(n)
+	}
+	c.str("restartPolicy")
+	image, assumed := podimport.Image(c.str("image"))
+	a.Image = image
+	if assumed {
+		c.note(podimport.Changed, "image", "it is taken from Docker Hub")
+	}
+	if strings.HasPrefix(image, "docker://localhost/") {
+		c.note(podimport.Todo, "image", "the image is in podman's own store: push it to a registry, or save it as an OCI archive")
+	}
+	if policy := map[string]string{"Always": "update", "IfNotPresent": "new", "Never": "never"}[c.str("imagePullPolicy")]; policy != "" {
+		if have := p.p.Rkt.PullPolicy; have != "" && have != policy {
+			c.note(podimport.Changed, "imagePullPolicy", "a pod has one policy, which is %q", have)
+		} else {
+			p.p.Rkt.PullPolicy = policy
+		}
+	}
+	p.environment(c, &a)
+	command, args := p.expand(c.strs("command"), &a), p.expand(c.strs("args"), &a)
+	if len(command) > 0 {
+		a.Exec = append(command, args...)
+	} else {
+		a.Args = args
+	}
+	a.WorkingDirectory = c.str("workingDir")
+	p.ports(c, &a)
+	for _, m := range c.list("volumeMounts") {
+		p.mount(m, &a)
+	}
+	for _, d := range c.list("volumeDevices") {
+		d.note(podimport.Dropped, "name", "name the device's node as a volume of the host")
+		d.ignore("devicePath")
+	}
+	p.resources(c.sub("resources"), &a)
+	p.appSecurity(c.sub("securityContext"), &a)
+	p.probes(c, &a)
+	if restart != "" {
+		podimport.Systemd(&a.Systemd).Service.Set("Restart", restart)
+	}
+	for _, other := range after {
+		podimport.Systemd(&a.Systemd).Unit.Add("After", other)
+	}
+	if l := c.sub("lifecycle"); l != nil {
+		if l.has("postStart") {
+			l.note(podimport.Dropped, "postStart", "do it in the app's own start")
+		}
+		if l.has("preStop") {
+			l.note(podimport.Dropped, "preStop", "apps are stopped by their signal (\"KillSignal\"); TimeoutStopSec= bounds it")
+		}
+		if s := l.str("stopSignal"); s != "" {
+			podimport.Systemd(&a.Systemd).Service.Set("KillSignal", s)
+		}
+	}
+	c.ignore("terminationMessagePath", "terminationMessagePolicy", "stdinOnce")
+	if c.boolean("tty") || c.boolean("stdin") {
+		c.note(podimport.Dropped, "stdin", "a declared pod has no terminal by itself; \"stdin\": \"tty\" of an app is for rkt attach")
+		c.ignore("tty")
+	}
+	p.p.Apps = append(p.p.Apps, a)
+	return a.Name
+}
+
+// environment sets variables. Secrets go to a file that only root can read.
+func (p *pod) environment(c *object, a *podjson.App) {
+	secret := func(o *object, name, value string) {
+		if have, ok := p.env[name]; ok && have != value || strings.ContainsAny(value, "\n\r") {
+			a.Environment.Set(name, value)
+			o.note(podimport.Changed, "secretRef", "%s is in the pod file itself: keep that from other readers", name)
+			return
+		}
+		p.env[name] = value
+	}
+	for _, from := range c.list("envFrom") {
+		prefix := from.str("prefix")
+		for _, kind := range []string{"configMapRef", "secretRef"} {
+			ref := from.sub(kind)
+			if ref == nil {
+				continue
+			}
+			name := ref.str("name")
+			data, ok := p.c.configs[name]
+			if kind == "secretRef" {
+				data, ok = p.c.secrets[name]
+			}
+			if !ok && !ref.boolean("optional") {
+				ref.note(podimport.Todo, "name", "%q is not among the files: import it together, or write its variables into \"environment\"", name)
+			}
+			for _, k := range sorted(data) {
+				if kind == "secretRef" {
+					secret(from, prefix+k, data[k])
+					continue
+				}
+				a.Environment.Set(prefix+k, data[k])
+			}
+		}
+	}
+	for _, e := range c.list("env") {
+		name := e.str("name")
+		from := e.sub("valueFrom")
+		if from == nil {
+			a.Environment.Set(name, p.expand([]string{e.str("value")}, a)[0])
+			continue
+		}
+		for kind, data := range map[string]map[string]map[string]string{"configMapKeyRef": p.c.configs, "secretKeyRef": p.c.secrets} {
+			ref := from.sub(kind)
+			if ref == nil {
+				continue
+			}
+			value, ok := data[ref.str("name")][ref.str("key")]
+			switch {
+			case !ok && ref.boolean("optional"):
+			case !ok:
+				ref.note(podimport.Todo, "name", "%s of %q is not among the files: import it together, or set %s", ref.str("key"), ref.str("name"), name)
+			case kind == "secretKeyRef":
+				secret(ref, name, value)
+			default:
+				a.Environment.Set(name, value)
+			}
+		}
+		if ref := from.sub("fieldRef"); ref != nil {
+			ref.ignore("apiVersion")
+			switch field := ref.str("fieldPath"); field {
+			case "metadata.name":
+				a.Environment.Set(name, p.name)
+			case "metadata.namespace":
+				a.Environment.Set(name, "default")
+			default:
+				ref.note(podimport.Todo, "fieldPath", "%s is known when the pod runs: set %s by hand, or find it out in the app", field, name)
+			}
+		}
+	}
+}
+
+func sorted(m map[string]string) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// expand replaces $(NAME) as Kubernetes does, by variables of the app.
+func (p *pod) expand(words []string, a *podjson.App) []string {
+	var out []string
+	for _, w := range words {
+		for _, v := range a.Environment {
+			w = strings.ReplaceAll(w, "$$("+v.Key+")", "\x00")
+			w = strings.ReplaceAll(w, "$("+v.Key+")", v.Value)
+			w = strings.ReplaceAll(w, "\x00", "$("+v.Key+")")
+			if len(w) > 1<<16 {
+				w = w[:1<<16]
+			}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+func (p *pod) ports(c *object, a *podjson.App) {
+	for _, o := range c.list("ports") {
+		n, _ := o.number("containerPort")
+		host, _ := o.number("hostPort")
+		o.str("name") // probes look it up
+		port := podimport.Port{App: uint(max(n, 0)), Host: uint(max(host, 0)), HostIP: o.str("hostIP"), Protocol: strings.ToLower(o.str("protocol"))}
+		if slices.Contains(p.p.Rkt.Net, "host") {
+			port.Host = 0
+		}
+		if err := podimport.Publish(p.p, a, port); err != nil {
+			o.note(podimport.Dropped, "containerPort", "%v", err)
+		}
+	}
+}
+
+func (p *pod) resources(o *object, a *podjson.App) {
+	set := func(key, value string) { podimport.Systemd(&a.Systemd).Service.Set(key, value) }
+	limits, requests := o.sub("limits"), o.sub("requests")
+	if v := limits.str("memory"); v != "" {
+		set("MemoryMax", quantity(v))
+	}
+	if v := limits.str("cpu"); v != "" {
+		if f, ok := cores(v); ok {
+			set("CPUQuota", strconv.Itoa(int(f*100+0.5))+"%")
+		}
+	}
+	if v := requests.str("memory"); v != "" && !limits.has("memory") {
+		set("MemoryLow", quantity(v))
+	}
+	if v := requests.str("cpu"); v != "" {
+		if f, ok := cores(v); ok {
+			set("CPUWeight", strconv.Itoa(min(max(int(f*100), 1), 10000)))
+		}
+	}
+	requests.ignore("memory")
+	for _, o := range []*object{limits, requests} {
+		if o.has("ephemeral-storage") {
+			o.note(podimport.Dropped, "ephemeral-storage", "what an app writes is on the disk of /var/lib/rkt, without a limit")
+		}
+	}
+}
+
+func cores(s string) (float64, bool) {
+	milli, ok := strings.CutSuffix(s, "m")
+	f, err := strconv.ParseFloat(milli, 64)
+	if ok {
+		f /= 1000
+	}
+	return f, err == nil && f > 0 && f < 1e5
+}
+
+// quantity is a size for systemd, whose K is 1024.
+func quantity(s string) string {
+	for _, u := range []string{"Ki", "Mi", "Gi", "Ti", "Pi"} {
+		if n, ok := strings.CutSuffix(s, u); ok {
+			return n + u[:1]
+		}
+	}
+	for i, u := range []string{"k", "M", "G", "T", "P"} {
+		if n, ok := strings.CutSuffix(s, u); ok {
+			if f, err := strconv.ParseFloat(n, 64); err == nil {
+				for range i + 1 {
+					f *= 1000
+				}
+				return strconv.FormatInt(int64(f), 10)
+			}
+		}
+	}
+	return s
+}
+
+func (p *pod) appSecurity(sc *object, a *podjson.App) {
+	if sc == nil {
+		return
+	}
+	a.User, a.Group = sc.str("runAsUser"), sc.str("runAsGroup")
+	a.ReadOnlyRootFS = sc.boolean("readOnlyRootFilesystem")
+	sc.ignore("runAsNonRoot")
+	if sc.has("allowPrivilegeEscalation") && !sc.boolean("allowPrivilegeEscalation") {
+		podimport.Isolator(&a.Isolators, "os/linux/no-new-privileges", true)
+	}
+	if sc.boolean("privileged") {
+		p.p.Rkt.Profile = "trusted"
+		sc.note(podimport.Changed, "privileged", "the whole pod has the profile \"trusted\"; devices are to be named as volumes")
+	}
+	if caps := sc.sub("capabilities"); caps != nil {
+		add, drop := caps.strs("add"), caps.strs("drop")
+		if name, set := podimport.Capabilities(add, drop); name != "" {
+			podimport.Isolator(&a.Isolators, name, map[string]any{"set": set})
+		}
+		if beyond := podimport.BeyondPrivateUsers(add); len(beyond) > 0 && !slices.Contains(p.p.Rkt.Net, "host") {
+			no := false
+			p.p.Rkt.PrivateUsers = &no
+			caps.note(podimport.Changed, "add", "%s has no effect with private users: the pod has none", strings.Join(beyond, " "))
+		}
+	}
+	if sc.has("procMount") && sc.str("procMount") != "Default" {
+		sc.note(podimport.Dropped, "procMount", "\"insecureOptions\": \"paths\" unmasks it")
+	}
+	p.profiles(sc)
+}
+
+// probes makes one health check of up to three.
+func (p *pod) probes(c *object, a *podjson.App) {
+	live, ready, startup := c.sub("livenessProbe"), c.sub("readinessProbe"), c.sub("startupProbe")
+	probe := live
+	if probe == nil {
+		probe = ready
+	}
+	if probe == nil && startup != nil {
+		probe = startup
+	}
+	if probe == nil {
+		return
+	}
+	h := map[string]any{"interval": "10s", "timeout": "1s"}
+	if !p.check(c, probe, h) {
+		return
+	}
+	for key, name := range map[string]string{"periodSeconds": "interval", "timeoutSeconds": "timeout", "initialDelaySeconds": "startPeriod"} {
+		if n, ok := probe.number(key); ok {
+			h[name] = strconv.Itoa(max(n, 0)) + "s"
+		}
+	}
+	if n, ok := probe.number("failureThreshold"); ok {
+		h["retries"] = max(n, 1)
+	}
+	probe.ignore("successThreshold", "terminationGracePeriodSeconds")
+	if probe == live {
+		h["action"] = "restart-app"
+	}
+	if startup != nil && startup != probe {
+		period, ok := startup.number("periodSeconds")
+		if !ok {
+			period = 10
+		}
+		n, ok := startup.number("failureThreshold")
+		if !ok {
+			n = 3
+		}
+		delay, _ := startup.number("initialDelaySeconds")
+		h["startPeriod"] = strconv.Itoa(max(delay+period*n, 0)) + "s"
+		c.note(podimport.Changed, "startupProbe", "an app has one check: the time that this one allows is the \"startPeriod\" of the other")
+		p.read(startup)
+	}
+	if ready != nil && probe == live {
+		c.note(podimport.Changed, "readinessProbe", "an app has one check, here the livenessProbe; \"ready\": \"healthy\" waits for it")
+		p.read(ready)
+	}
+	if ready != nil {
+		p.p.Rkt.Ready = "healthy"
+	}
+	if raw, err := json.Marshal(h); err == nil {
+		a.Health = raw
+	}
+}
+
+// read takes all keys of a probe that stands for nothing of its own.
+func (p *pod) read(probe *object) {
+	for _, k := range probe.keys {
+		probe.used[k] = true
+	}
+}
+
+// check is what a probe does.
+func (p *pod) check(c, probe *object, h map[string]any) bool {
+	if e := probe.sub("exec"); e != nil {
+		h["exec"] = e.strs("command")
+		return true
+	}
+	if t := probe.sub("tcpSocket"); t != nil {
+		h["tcp"] = t.str("host")
+		if h["tcp"] != "" {
+			h["tcp"] = h["tcp"].(string) + ":"
+		}
+		h["tcp"] = h["tcp"].(string) + p.port(c, t)
+		return true
+	}
+	if g := probe.sub("httpGet"); g != nil {
+		if g.has("httpHeaders") {
+			g.note(podimport.Dropped, "httpHeaders", "a check sends no headers of its own")
+		}
+		pth := g.str("path")
+		if !strings.HasPrefix(pth, "/") {
+			pth = "/" + pth
+		}
+		if strings.EqualFold(g.str("scheme"), "HTTPS") {
+			g.note(podimport.Changed, "scheme", "https is not spoken: the check only connects; use exec with a program of the image for more")
+			h["tcp"] = p.port(c, g)
+			return true
+		}
+		h["http"] = "http://" + g.str("host") + ":" + p.port(c, g) + pth
+		return true
+	}
+	for _, k := range probe.keys {
+		probe.used[k] = true
+	}
+	p.c.r.Note(podimport.Dropped, probe.r.path, 0, probe.path, "there are checks by exec, httpGet and tcpSocket; use exec")
+	return false
+}
+
+// port is a number, looked up by name in the container's ports.
+func (p *pod) port(c, o *object) string {
+	s := o.str("port")
+	for _, port := range c.list("ports") {
+		if port.str("name") == s {
+			s = port.str("containerPort")
+		}
+		for _, k := range port.keys {
+			port.used[k] = true
+		}
+	}
+	return s
+}
+
+// mount gives an app one of the pod's volumes.
+func (p *pod) mount(m *object, a *podjson.App) {
+	name, target := m.str("name"), path.Clean("/"+m.str("mountPath"))
+	sub := m.str("subPath")
+	if sub != "" && (path.Clean("/"+sub) != "/"+strings.TrimSuffix(sub, "/") || strings.Contains(sub, "$(")) {
+		m.note(podimport.Dropped, "subPath", "%q leads out of its volume, or is not known yet", sub)
+		return
+	}
+	if m.has("subPathExpr") || m.has("mountPropagation") && m.str("mountPropagation") != "None" {
+		m.ignore("mountPropagation")
+		m.note(podimport.Dropped, "subPathExpr", "the volume is mounted whole, without propagation")
+	}
+	v := p.volumes[name]
+	if v == nil { // of a claim's template
+		p.host(a, name, podjson.Volume{Source: podimport.Keep(p.p, p.name+"-"+name)}, m, target, sub)
+		return
+	}
+	for _, k := range v.keys {
+		switch k {
+		case "name":
+		case "emptyDir":
+			if e := v.sub(k); e != nil && (e.has("medium") || e.has("sizeLimit")) {
+				e.ignore("medium", "sizeLimit")
+				v.note(podimport.Changed, k, "an empty volume on disk, without a limit")
+			}
+			if sub != "" {
+				m.note(podimport.Dropped, "subPath", "an empty volume is mounted whole")
+			}
+			podimport.Mount(a, podimport.Volume(p.p, name, podjson.Volume{Kind: "empty", Mode: "0777"}), target)
+			return
+		case "hostPath":
+			h := v.sub(k)
+			if t := h.str("type"); strings.HasSuffix(t, "OrCreate") {
+				h.note(podimport.Todo, "type", "make %s before the first start", h.str("path"))
+			}
+			p.host(a, name, podjson.Volume{Source: path.Clean("/" + h.str("path"))}, m, target, sub)
+			return
+		case "persistentVolumeClaim":
+			claim := v.sub(k)
+			ro := claim.boolean("readOnly")
+			vol := podjson.Volume{Source: podimport.Keep(p.p, claim.str("claimName"))}
+			if ro {
+				vol.ReadOnly = &ro
+			}
+			p.host(a, name, vol, m, target, sub)
+			return
+		case "configMap":
+			p.files(a, v.sub(k), name, m, target, sub)
+			return
+		case "secret":
+			p.secretFiles(a, v.sub(k), name, m, target, sub)
+			return
+		}
+	}
+	for _, k := range v.keys {
+		v.used[k] = true
+	}
+	m.note(podimport.Dropped, "name", "volumes are emptyDir, hostPath, configMap, secret and persistentVolumeClaim; %s is another: mount it on the host", name)
+}
+
+// host mounts a directory of the host.
+func (p *pod) host(a *podjson.App, name string, v podjson.Volume, m *object, target, sub string) {
+	v.Kind = "host"
+	if sub != "" {
+		v.Source = path.Join(v.Source, sub)
+		name += "-" + path.Base(sub)
+		m.note(podimport.Todo, "subPath", "make %s before the first start, if it is not there", v.Source)
+	}
+	if m.boolean("readOnly") {
+		yes := true
+		v.ReadOnly = &yes
+	}
+	podimport.Mount(a, podimport.Volume(p.p, name, v), target)
+}
+
+// items are the files of a ConfigMap or a Secret: paths by keys.
+func items(o *object, data map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, i := range o.list("items") {
+		out[i.str("key")] = i.str("path")
+		i.ignore("mode")
+	}
+	if len(out) == 0 {
+		for k := range data {
+			out[k] = k
+		}
+	}
+	return out
+}
+
+// files are those of a ConfigMap, in a directory of the host.
+func (p *pod) files(a *podjson.App, o *object, volume string, m *object, target, sub string) {
+	name := o.str("name")
+	o.ignore("defaultMode", "optional")
+	data, ok := p.c.configs[name]
+	dir := "/etc/rkt/files/" + p.name + "/" + podimport.FileName(volume)
+	if !ok {
+		o.note(podimport.Todo, "name", "%q is not among the files: write its files to %s", name, dir)
+	}
+	paths := items(o, data)
+	for _, key := range sorted(paths) {
+		rel := paths[key]
+		if path.Clean("/"+rel) != "/"+rel {
+			o.note(podimport.Dropped, "items", "%q leads out of its volume", rel)
+			continue
+		}
+		if text, ok := data[key]; ok {
+			p.c.file(podimport.File{Path: path.Join(dir, rel), Text: text, Mode: 0o644, From: o.r.path})
+		}
+	}
+	yes := true
+	v := podjson.Volume{Kind: "host", Source: path.Join(dir, sub), ReadOnly: &yes}
+	if sub != "" {
+		volume += "-" + path.Base(sub)
+	}
+	m.boolean("readOnly")
+	podimport.Mount(a, podimport.Volume(p.p, volume, v), target)
+}
+
+// file adds a file once.
+func (c *converter) file(f podimport.File) {
+	for _, have := range c.r.Files {
+		if have.Path == f.Path {
+			return
+		}
+	}
+	c.r.Files = append(c.r.Files, f)
+}
+
+// secretFiles are credentials, each at its place.
+func (p *pod) secretFiles(a *podjson.App, o *object, volume string, m *object, target, sub string) {
+	name := o.str("secretName")
+	o.ignore("optional")
+	if o.has("defaultMode") {
+		o.note(podimport.Changed, "defaultMode", "a credential can be read by the app's user alone (mode 0400)")
+	}
+	m.boolean("readOnly")
+	data, ok := p.c.secrets[name]
+	paths := items(o, data)
+	if !ok && len(paths) == 0 {
+		o.note(podimport.Todo, "secretName", "%q is not among the files: name its keys as credentials (docs/credentials.md)", name)
+		return
+	}
+	if p.p.Rkt.Credentials == nil {
+		p.p.Rkt.Credentials = map[string]podjson.Credential{}
+	}
+	for _, key := range sorted(paths) {
+		if sub != "" && paths[key] != sub {
+			continue
+		}
+		id := podimport.FileName(name + "." + key)
+		file := "/etc/rkt/secrets/" + p.name + "/" + id
+		if text, ok := data[key]; ok {
+			p.c.file(podimport.File{Path: file, Text: text, Mode: 0o600, From: o.r.path})
+		} else {
+			o.note(podimport.Todo, "secretName", "write %s of %q to %s (mode 0600)", key, name, file)
+		}
+		p.p.Rkt.Credentials[id] = podjson.Credential{Load: file}
+		at := path.Join(target, path.Clean("/"+paths[key]))
+		if sub != "" {
+			at = target
+		}
+		a.Credentials = append(a.Credentials, podjson.AppCredential{Name: id, File: at})
+	}
+	if ok {
+		p.c.r.Note(podimport.Changed, o.r.path, 0, fmt.Sprintf("%s.secretName", o.path), "its files are credentials, loaded from /etc/rkt/secrets/%s (mode 0600); encrypt them: docs/credentials.md", p.name)
+	}
+}
