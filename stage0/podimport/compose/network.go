@@ -94,7 +94,11 @@ func (s *service) joined() []string {
 			out = append(out, "default")
 			continue
 		}
-		out = append(out, n.name+s.args(n, conf, len(c.Networks) == 1))
+		name := n.name
+		if n.second[s.name] {
+			name = n.secondName()
+		}
+		out = append(out, name+s.args(n, conf, len(c.Networks) == 1))
 		s.endpointNotes(key, conf)
 	}
 	return out
@@ -155,8 +159,8 @@ func (s *service) endpointNotes(key string, conf *types.ServiceNetworkConfig) {
 	if conf.Priority != 0 {
 		s.note(podimport.Dropped, at+".priority", "networks are joined in the order of their files' names: rename the files below /etc/rkt/net.d")
 	}
-	if conf.GatewayPriority != 0 {
-		s.note(podimport.Dropped, at+".gw_priority", "the first network, in the order of the files' names, has the default route: rename the files below /etc/rkt/net.d")
+	if conf.GatewayPriority != 0 && len(s.conf.Networks) == 1 {
+		s.note(podimport.Changed, at+".gw_priority", "it has one network")
 	}
 	if conf.UseServiceNameAlias != nil && !*conf.UseServiceNameAlias {
 		s.note(podimport.Changed, at+".use_service_name_alias", "pods of the network find it by its host name and the pod's name all the same")

@@ -33,7 +33,16 @@ type network struct {
 	// fixed: the pods have addresses of their own choice, so that they can be named.
 	fixed bool
 	addr  map[string]netip.Addr // by pod
+	// second are the services whose default route is that of another network.
+	second map[string]bool
 }
+
+// gives says whether a network gives its pods a default route.
+func (n *network) gives() bool { return n.own && !n.internal }
+
+// secondName is what pods join that have their default route elsewhere: the same
+// bridge, without a route.
+func (n *network) secondName() string { return n.name + "-second" }
 
 // networks decides about all networks that are used, and makes their files.
 func (c *converter) networks() error {
@@ -60,6 +69,7 @@ func (c *converter) networks() error {
 			taken = append(taken, n.subnet)
 		}
 	}
+	c.defaultRoutes()
 	for _, key := range sortedKeys(c.nets) {
 		n := c.nets[key]
 		if !n.own {
@@ -68,19 +78,57 @@ func (c *converter) networks() error {
 		if err := c.addresses(n); err != nil {
 			return fmt.Errorf("network %q: %w", key, err)
 		}
-		text, err := c.conflist(n)
+		text, err := c.conflist(n, n.name, n.gives())
 		if err != nil {
 			return fmt.Errorf("network %q: %w", key, err)
 		}
 		c.file(netDir+"/"+n.name+".conflist", text, 0o644)
+		if len(n.second) == 0 {
+			continue
+		}
+		if text, err = c.conflist(n, n.secondName(), false); err != nil {
+			return fmt.Errorf("network %q: %w", key, err)
+		}
+		c.file(netDir+"/"+n.secondName()+".conflist", text, 0o644)
 	}
 	return nil
+}
+
+// defaultRoutes sees to it that no pod is given two default routes, which would
+// be an error: in all its networks but one it gets none.
+func (c *converter) defaultRoutes() {
+	for _, name := range sortedKeys(c.p.Services) {
+		s := c.p.Services[name]
+		if len(c.pods[name]) == 0 || c.host[name] != name {
+			continue
+		}
+		var best *network
+		priority := 0
+		for _, key := range sortedKeys(s.Networks) {
+			n, conf := c.nets[key], s.Networks[key]
+			if !n.gives() {
+				continue
+			}
+			p := 0
+			if conf != nil {
+				p = conf.GatewayPriority
+			}
+			if best == nil || p > priority {
+				if best != nil {
+					best.second[name] = true
+				}
+				best, priority = n, p
+				continue
+			}
+			n.second[name] = true
+		}
+	}
 }
 
 func (c *converter) network(key string, taken []netip.Prefix) (*network, error) {
 	conf := c.p.Networks[key]
 	at := "networks." + key
-	n := &network{key: key, name: conf.Name, conf: conf, internal: conf.Internal, addr: map[string]netip.Addr{}}
+	n := &network{key: key, name: conf.Name, conf: conf, internal: conf.Internal, addr: map[string]netip.Addr{}, second: map[string]bool{}}
 	if n.name == "" {
 		n.name = c.p.Name + "_" + key
 	}
@@ -205,6 +253,9 @@ func (c *converter) addresses(n *network) error {
 				why = fmt.Sprintf("%q is what service %q calls %q", alias, name, to)
 			}
 		}
+	}
+	for _, name := range sortedKeys(n.second) {
+		why = fmt.Sprintf("service %q has its default route by another network", name)
 	}
 	if why == "" {
 		return nil
@@ -359,7 +410,7 @@ func validNet(s string) bool {
 }
 
 // conflist is the network's file.
-func (c *converter) conflist(n *network) (string, error) {
+func (c *converter) conflist(n *network, name string, route bool) (string, error) {
 	type m = map[string]any
 	first, last := rangeOf(n.subnet)
 	pool := m{"subnet": n.subnet.String(), "gateway": n.gateway.String()}
@@ -404,13 +455,13 @@ func (c *converter) conflist(n *network) (string, error) {
 		if mode := n.conf.DriverOpts["macvlan_mode"] + n.conf.DriverOpts["ipvlan_mode"]; mode != "" {
 			plugin["mode"] = mode
 		}
-		ipam["routes"] = routes
 	default:
-		if n.internal {
-			plugin["isGateway"] = true
-			break
+		plugin["isGateway"] = true
+		if route {
+			plugin["ipMasq"] = true
 		}
-		plugin["isDefaultGateway"], plugin["ipMasq"] = true, true
+	}
+	if route {
 		ipam["routes"] = routes
 	}
 	if mtu, err := strconv.Atoi(n.conf.DriverOpts["com.docker.network.driver.mtu"]); err == nil && mtu > 0 {
@@ -420,7 +471,7 @@ func (c *converter) conflist(n *network) (string, error) {
 		plugin["bridge"] = br
 	}
 	plugin["ipam"] = ipam
-	b, err := json.MarshalIndent(m{"cniVersion": "1.0.0", "name": n.name, "plugins": []m{plugin}}, "", "  ")
+	b, err := json.MarshalIndent(m{"cniVersion": "1.0.0", "name": name, "plugins": []m{plugin}}, "", "  ")
 	return string(b) + "\n", err
 }
 

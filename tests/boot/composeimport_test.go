@@ -1,0 +1,189 @@
+//go:build boot
+
+package boot
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+const (
+	composeDir      = "/var/tmp/compose"
+	composeRegistry = "127.0.0.1:5007"
+)
+
+// composeImages serves images of Debian's packages on a registry of the host,
+// under the names that the projects use.
+func (f *fixture) composeImages() {
+	f.t.Helper()
+	f.t.Cleanup(func() {
+		f.trySh(`systemctl stop test-compose-registry; rm -rf ` + composeDir + ` /etc/rkt/registries.d/compose.json
+			rkt image list --no-legend --full --fields=id,name | awk '$2 ~ /` + composeRegistry + `/ {print $1}' | xargs -r rkt image rm`)
+	})
+	f.config("registries.d", "compose", m{"rktKind": "registry", "rktVersion": "v1", "prefix": composeRegistry, "insecure": true, "verify": "none"})
+	push := ""
+	for _, i := range []struct{ name, config string }{
+		{"nginx", `{"Entrypoint": ["/usr/sbin/nginx"], "Cmd": ["-c", "/etc/nginx.conf"], "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT"}`},
+		{"redis", `{"Entrypoint": ["/usr/bin/redis-server"], "Cmd": ["--version"], "User": "redis", "WorkingDir": "/var/lib/redis"}`},
+		{"postgres", `{"Entrypoint": ["/start"], "User": "postgres", "WorkingDir": "/var/lib/postgresql", "StopSignal": "SIGINT"}`},
+		{"python", `{"Entrypoint": ["/usr/bin/python3"], "User": "1000:1000"}`},
+	} {
+		push += fmt.Sprintf("push %s %s '%s' &\n", i.name, f.image(i.name, i.name), i.config)
+	}
+	f.sh(fmt.Sprintf(`set -e; rm -rf %[1]s; mkdir -p %[1]s; cd %[1]s
+		printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %[1]s/registry}}\nhttp: {addr: "%[2]s"}\n' >registry.yml
+		systemctl disable --quiet --now docker-registry 2>/dev/null || true
+		systemd-run --quiet --collect --unit=test-compose-registry docker-registry serve %[1]s/registry.yml 2>/dev/null
+		blob() { d=$(sha256sum <"$1" | cut -d' ' -f1); mv "$1" "o/blobs/sha256/$d"; echo "\"digest\":\"sha256:$d\",\"size\":$(stat -c %%s "o/blobs/sha256/$d")"; }
+		push() { # NAME ACI CONFIG: an OCI layout of one layer, pushed when the registry answers
+			mkdir -p $1/o/blobs/sha256 $1/x; cd $1; tar -C x -xf $2 rootfs; tar -C x/rootfs -cf l .; t=application/vnd.oci.image
+			id=$(sha256sum <l | cut -d' ' -f1); gzip -1 l; l=$(blob l.gz); echo '{"imageLayoutVersion":"1.0.0"}' >o/oci-layout
+			echo "{\"architecture\":\"$(dpkg --print-architecture)\",\"os\":\"linux\",\"config\":$3,\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$id\"]}}" >c
+			echo "{\"schemaVersion\":2,\"mediaType\":\"$t.manifest.v1+json\",\"config\":{\"mediaType\":\"$t.config.v1+json\",$(blob c)},\"layers\":[{\"mediaType\":\"$t.layer.v1.tar+gzip\",$l}]}" >m
+			echo "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"$t.manifest.v1+json\",$(blob m),\"annotations\":{\"org.opencontainers.image.ref.name\":\"1\"}}]}" >o/index.json
+			for ((i = 0; i < 200; i++)); do (exec 3<>/dev/tcp/127.0.0.1/5007) 2>/dev/null && break; sleep 0.1; done
+			skopeo copy -q --dest-tls-verify=false oci:o:1 docker://%[2]s/svc/$1:1; cd ..; rm -rf $1; }
+		%[3]s
+		for job in $(jobs -p); do wait $job; done`, composeDir, composeRegistry, push))
+}
+
+// A shop of three layers: nginx asks a program in Python, that asks redis, by
+// another name of it. They have a secret, a configuration and variables.
+const composeShop = `
+name: shop
+services:
+  front:
+    image: ${REGISTRY}/svc/nginx:1
+    ports: ["127.0.0.1:8090:80"]
+    volumes:
+      - ./nginx.conf:/etc/nginx.conf:ro
+      - logs:/logs
+    depends_on: [web]
+    restart: on-failure
+  web:
+    image: ${REGISTRY}/svc/python:1
+    command: ["-u", /app.py]
+    env_file: [app.env]
+    environment:
+      GREETING: "hello $$HOME"
+    configs: [{source: app, target: /app.py}]
+    secrets: [{source: token, target: api-token}]
+    stop_signal: SIGINT
+    mem_limit: 256m
+    networks: [default, back]
+    depends_on:
+      cache: {condition: service_healthy}
+  cache:
+    image: ${REGISTRY}/svc/redis:1
+    command: --bind 0.0.0.0 --protected-mode no --dir /data
+    user: "999:999"
+    volumes: ["data:/data"]
+    networks: {back: {aliases: [store]}}
+    healthcheck: {test: [CMD, /usr/bin/redis-cli, ping], interval: 1s}
+    read_only: true
+volumes: {data: {}, logs: {}}
+networks: {back: {}}
+configs:
+  app:
+    content: |
+      import http.server, os, socket
+      class Handler(http.server.BaseHTTPRequestHandler):
+          def do_GET(self):
+              s = socket.create_connection((os.environ["STORE"], 6379), 5)
+              s.sendall(b"INCR hits\r\n")
+              n = s.recv(100).decode().strip()
+              names = ",".join(sorted({socket.gethostbyname(x) == s.getpeername()[0] and x or "!" + x for x in ("cache", "store", "shop-cache")}))
+              body = "|".join([os.environ["GREETING"], os.environ["QUOTED"], open("/run/secrets/api-token").read().strip(), n, names, socket.gethostname()])
+              self.send_response(200)
+              self.end_headers()
+              self.wfile.write(body.encode())
+      http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+secrets: {token: {file: ./token}}
+`
+
+// A database, what has to be done with it before it is used, and who uses it.
+const composeLedger = `
+services:
+  db:
+    image: ${REGISTRY}/svc/postgres:1
+    volumes: [{type: volume, source: data, target: /var/lib/postgresql/data}]
+    user: postgres:postgres
+    # that of the image trusts its own host alone
+    entrypoint: [/bin/sh, -c, "busybox sed 's|-k /tmp|& -c hba_file=/etc/pg_hba.conf|' /start >/tmp/start; exec /bin/sh /tmp/start"]
+    configs: [{source: access, target: /etc/pg_hba.conf}]
+    healthcheck: {test: "psql -h /tmp -U postgres -c 'select 1'", interval: 1s, start_period: 20s}
+    networks: [inside]
+  trust:
+    image: ${REGISTRY}/svc/postgres:1
+    network_mode: service:db
+    entrypoint: [/bin/sh, -c, "until psql -h 127.0.0.1 -U postgres -Atc 'select 7'; do busybox sleep 0.1; done; exec busybox sleep 1000"]
+    restart: always
+  migrate:
+    image: ${REGISTRY}/svc/postgres:1
+    entrypoint: [/usr/bin/psql, -h, db, -U, postgres, -c, "create table if not exists t as select generate_series(1, 100) as n; insert into t values (1000)"]
+    depends_on: {db: {condition: service_healthy}}
+    networks: [inside]
+  report:
+    image: ${REGISTRY}/svc/postgres:1
+    entrypoint: [/bin/sh, -c, "psql -h db -U postgres -Atc 'select sum(n) from t'; exec busybox sleep 1000"]
+    depends_on:
+      db: {condition: service_healthy}
+      migrate: {condition: service_completed_successfully}
+    networks: [inside]
+networks: {inside: {internal: true}}
+configs: {access: {content: "local all all trust\nhost all all all trust\n"}}
+volumes: {data: {}}
+`
+
+// TestComposeImport: projects of compose become pods by one command each; the
+// pod that is asked for starts the others, in order, and they find each other.
+func TestComposeImport(t *testing.T) {
+	f := open(t)
+	before := f.snapshot()
+	f.composeImages()
+	write := func(name, text string) { f.Write(t, composeDir+"/"+name, 0o644, []byte(text)) }
+	f.sh("mkdir -p " + composeDir + "/any " + composeDir + "/ledger")
+	write("any/compose.yaml", composeShop)
+	write("any/.env", "REGISTRY="+composeRegistry+"\n")
+	write("any/app.env", "# for the program\nSTORE=store\nQUOTED=\"two words\"\n")
+	write("any/token", "s3cret\n")
+	write("any/nginx.conf", `daemon off; user www-data; pid /tmp/nginx.pid; error_log stderr notice; events {}
+http { access_log /logs/access.log; server { listen 80; location / { proxy_pass http://web:8080; } } }
+`)
+	write("ledger/docker-compose.yml", composeLedger)
+	pods := []string{"shop-front", "shop-web", "shop-cache", "ledger-db", "ledger-migrate", "ledger-report"}
+	t.Cleanup(func() {
+		f.trySh("systemctl stop rkt-completed@ledger-migrate")
+		f.forget(pods...)
+		f.sh(`for l in $(ip -br link show type bridge | awk '/^rkt-/ {print $1}'); do ip link delete $l; done
+			rm -rf /etc/rkt/compose /etc/rkt/net.d/shop_*.conflist /etc/rkt/net.d/ledger_inside.conflist /var/lib/rkt-volumes/shop_* /var/lib/rkt-volumes/ledger_* /var/lib/rkt/cni/shop_* /var/lib/rkt/cni/ledger_inside`)
+		f.unchanged(before)
+	})
+
+	_, dry, code := f.trySh("rkt pod import --dry-run " + composeDir + "/any")
+	if code != 0 || f.sh("ls /etc/rkt/pods | grep ^shop || true") != "" {
+		t.Errorf("a dry run: status %d\n%s", code, dry)
+	}
+	_, report, code := f.trySh("rkt pod import " + composeDir + "/any && REGISTRY=" + composeRegistry + " rkt pod import " + composeDir + "/ledger")
+	if code != 0 {
+		t.Fatalf("rkt pod import: status %d\n%s", code, report)
+	}
+	contains(t, "the report", report, "services.web.env_file", "volumes.data", `"store"`, "rkt-completed@ledger-migrate.service")
+	if out, stderr, code := f.trySh("rkt pod check --strict " + strings.Join(pods, " ")); code != 0 {
+		t.Errorf("rkt pod check: %d %s%s", code, out, stderr)
+	}
+	equal(t, "modes", f.sh("stat -c '%a' /etc/rkt/compose/shop/web-0.env"), "600\n")
+
+	f.systemctl("start", "rkt@shop-front", "rkt@ledger-report")
+	const ask = `curl -fsS --max-time 5 http://127.0.0.1:8090/`
+	equal(t, "the answer through all layers", f.Eventually(t, soon, "bash", "-c", ask), "hello $HOME|two words|s3cret|:1|cache,shop-cache,store|web")
+	equal(t, "what the named volume holds", f.sh("rkt exec shop-cache -- /usr/bin/redis-cli save; ls /var/lib/rkt-volumes/shop_data"), "OK\ndump.rdb\n")
+	f.waitLog("ledger-report", "report", "6050")
+	f.waitLog("ledger-db", "trust", "7")
+	equal(t, "the pod that had to end first", f.show("rkt@ledger-migrate", "ActiveState")+" "+f.show("rkt-completed@ledger-migrate", "ActiveState"), "inactive active")
+
+	// The data outlive the pods.
+	f.systemctl("restart", "rkt@shop-cache")
+	equal(t, "the answer after a restart", f.Eventually(t, soon, "bash", "-c", ask), "hello $HOME|two words|s3cret|:2|cache,shop-cache,store|web")
+}
