@@ -121,6 +121,12 @@ func (s *service) args(n *network, conf *types.ServiceNetworkConfig, only bool) 
 	if conf != nil {
 		mac = conf.MacAddress
 	}
+	// Neighbours remember who has an address: a pod that comes back to it comes
+	// with the same one of the link, as in Docker.
+	if a := n.addr[pod]; mac == "" && a.Is4() && (!only || s.conf.MacAddress == "") {
+		b := a.As4()
+		mac = fmt.Sprintf("02-42-%02x-%02x-%02x-%02x", b[0], b[1], b[2], b[3])
+	}
 	if mac == "" && only {
 		mac = s.conf.MacAddress
 	} else if s.conf.MacAddress != "" && !only {
