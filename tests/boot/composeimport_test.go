@@ -136,6 +136,58 @@ configs: {access: {content: "local all all trust\nhost all all all trust\n"}}
 volumes: {data: {}}
 `
 
+// A program under limits of its own, put together of three files.
+const (
+	composeBoard = `
+include: [more/compose.yaml]
+services:
+  board:
+    extends: {file: common.yaml, service: python}
+    command: ["-u", -c, "$SCRIPT"]
+    ports: ["127.0.0.1:8092:8080"]
+    links: ["extra:friend"]
+`
+	composeCommon = `
+services:
+  python:
+    image: 127.0.0.1:5007/svc/python:1
+    user: "1000:1000"
+    ulimits: {nofile: 321}
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    read_only: true
+    tmpfs: ["/scratch:uid=1000,mode=0700"]
+    working_dir: /scratch
+    pids_limit: 50
+    cpus: 0.5
+    hostname: board.example.com
+    extra_hosts: ["elsewhere:192.0.2.9"]
+    sysctls: {net.ipv4.ip_default_ttl: "77"}
+    stop_signal: SIGKILL
+`
+	composeMore = `
+services:
+  extra:
+    image: 127.0.0.1:5007/svc/python:1
+    entrypoint: [/usr/bin/python3, -m, http.server, "--directory", /srv, "8081"]
+    volumes: ["./page:/srv/page:ro"]
+    healthcheck: {test: [CMD, /usr/bin/python3, -c, "import urllib.request as u; u.urlopen('http://127.0.0.1:8081/page')"], interval: 1s}
+`
+	boardScript = `
+import http.server, os, resource, socket, urllib.request
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status = dict(l.split(None, 1) for l in open('/proc/self/status') if len(l.split()) > 1)
+        open('/scratch/x', 'w').write('x')
+        body = '|'.join([str(os.getuid()), str(resource.getrlimit(resource.RLIMIT_NOFILE)), status['CapBnd:'].strip(), status['NoNewPrivs:'].strip(), os.getcwd(), socket.gethostname(),
+            socket.gethostbyname('elsewhere'), open('/proc/sys/net/ipv4/ip_default_ttl').read().strip(), urllib.request.urlopen('http://friend:8081/page').read().decode().strip()])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body.encode())
+http.server.ThreadingHTTPServer(('', 8080), Handler).serve_forever()
+`
+)
+
 // TestComposeImport: projects of compose become pods by one command each; the
 // pod that is asked for starts the others, in order, and they find each other.
 func TestComposeImport(t *testing.T) {
@@ -152,12 +204,18 @@ func TestComposeImport(t *testing.T) {
 http { access_log /logs/access.log; server { listen 80; location / { proxy_pass http://web:8080; } } }
 `)
 	write("ledger/docker-compose.yml", composeLedger)
-	pods := []string{"shop-front", "shop-web", "shop-cache", "ledger-db", "ledger-migrate", "ledger-report"}
+	f.sh("mkdir -p " + composeDir + "/board/more")
+	write("board/compose.yaml", composeBoard)
+	write("board/common.yaml", composeCommon)
+	write("board/more/compose.yaml", composeMore)
+	write("board/more/page", "a page\n")
+	write("board/.env", "SCRIPT=\""+strings.ReplaceAll(strings.ReplaceAll(boardScript, "\\", "\\\\"), "\n", "\\n")+"\"\n")
+	pods := []string{"board", "board-extra", "shop-front", "shop-web", "shop-cache", "ledger-db", "ledger-migrate", "ledger-report"}
 	t.Cleanup(func() {
 		f.trySh("systemctl stop rkt-completed@ledger-migrate")
 		f.forget(pods...)
 		f.sh(`for l in $(ip -br link show type bridge | awk '/^rkt-/ {print $1}'); do ip link delete $l; done
-			rm -rf /etc/rkt/compose /etc/rkt/net.d/shop_*.conflist /etc/rkt/net.d/ledger_inside.conflist /var/lib/rkt-volumes/shop_* /var/lib/rkt-volumes/ledger_* /var/lib/rkt/cni/shop_* /var/lib/rkt/cni/ledger_inside`)
+			rm -rf /etc/rkt/compose /etc/rkt/net.d/{shop,board}_*.conflist /etc/rkt/net.d/ledger_inside.conflist /var/lib/rkt-volumes/shop_* /var/lib/rkt-volumes/ledger_* /var/lib/rkt/cni/{shop,board}_* /var/lib/rkt/cni/ledger_inside`)
 		f.unchanged(before)
 	})
 
@@ -165,7 +223,7 @@ http { access_log /logs/access.log; server { listen 80; location / { proxy_pass 
 	if code != 0 || f.sh("ls /etc/rkt/pods | grep ^shop || true") != "" {
 		t.Errorf("a dry run: status %d\n%s", code, dry)
 	}
-	_, report, code := f.trySh("rkt pod import " + composeDir + "/any && REGISTRY=" + composeRegistry + " rkt pod import " + composeDir + "/ledger")
+	_, report, code := f.trySh("rkt pod import " + composeDir + "/any && REGISTRY=" + composeRegistry + " rkt pod import " + composeDir + "/ledger && rkt pod import " + composeDir + "/board")
 	if code != 0 {
 		t.Fatalf("rkt pod import: status %d\n%s", code, report)
 	}
@@ -175,10 +233,13 @@ http { access_log /logs/access.log; server { listen 80; location / { proxy_pass 
 	}
 	equal(t, "modes", f.sh("stat -c '%a' /etc/rkt/compose/shop/web-0.env"), "600\n")
 
-	f.systemctl("start", "rkt@shop-front", "rkt@ledger-report")
+	f.systemctl("start", "rkt@shop-front", "rkt@ledger-report", "rkt@board")
 	const ask = `curl -fsS --max-time 5 http://127.0.0.1:8090/`
 	equal(t, "the answer through all layers", f.Eventually(t, soon, "bash", "-c", ask), "hello $HOME|two words|s3cret|:1|cache,shop-cache,store|web")
 	equal(t, "what the named volume holds", f.sh("rkt exec shop-cache -- /usr/bin/redis-cli save; ls /var/lib/rkt-volumes/shop_data"), "OK\ndump.rdb\n")
+	equal(t, "what the board says of itself", f.Eventually(t, soon, "curl", "-fsS", "--max-time", "5", "http://127.0.0.1:8092/"),
+		"1000|(321, 321)|0000000000000000|1|/scratch|board.example.com|192.0.2.9|77|a page")
+	contains(t, "bounds of the board", f.sh("systemctl -M board show -p TasksMax,CPUQuotaPerSecUSec board.service"), "TasksMax=50", "CPUQuotaPerSecUSec=500ms")
 	f.waitLog("ledger-report", "report", "6050")
 	f.waitLog("ledger-db", "trust", "7")
 	equal(t, "the pod that had to end first", f.show("rkt@ledger-migrate", "ActiveState")+" "+f.show("rkt-completed@ledger-migrate", "ActiveState"), "inactive active")

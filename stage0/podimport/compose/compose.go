@@ -169,6 +169,12 @@ func isEnvFile(path string) bool {
 	return base == ".env" || strings.HasPrefix(base, ".env.") || strings.HasSuffix(base, ".env")
 }
 
+// Variables reads a file of variables as compose does; values may refer to those
+// of lookup.
+func Variables(data []byte, lookup map[string]string) (map[string]string, error) {
+	return parseEnv(data, lookup)
+}
+
 // parseEnv reads a file of variables as compose does: with quotes, and with
 // variables of lookup in values.
 func parseEnv(data []byte, lookup map[string]string) (map[string]string, error) {

@@ -85,6 +85,95 @@ func TestNothingSilently(t *testing.T) {
 	}
 }
 
+// TestNothingSilentlyOfTheProject does the same with networks, volumes, configs
+// and secrets.
+func TestNothingSilentlyOfTheProject(t *testing.T) {
+	base := func() *types.Project {
+		return &types.Project{Name: "shop", Services: types.Services{"a": {Name: "a", ContainerSpec: types.ContainerSpec{Image: "a:1",
+			Networks: map[string]*types.ServiceNetworkConfig{"default": nil}, Volumes: []types.ServiceVolumeConfig{{Type: "volume", Source: "v", Target: "/v"}},
+			Configs: []types.ServiceConfigObjConfig{{Source: "c"}}, Secrets: []types.ServiceSecretConfig{{Source: "s"}}}}},
+			Networks: types.Networks{"default": {Name: "shop_default"}}, Volumes: types.Volumes{"v": {Name: "shop_v"}},
+			Configs: types.Configs{"c": {File: "/c"}}, Secrets: types.Secrets{"s": {File: "/s"}}}
+	}
+	result := func(p *types.Project) string {
+		t.Helper()
+		in, err := newInput([]podimport.Source{{Path: "/nowhere/shop/compose.yaml"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := convert(in, p)
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	same := result(base())
+	try := func(path string, p *types.Project) {
+		t.Helper()
+		switch got := result(p); {
+		case got == same:
+			t.Errorf("%s is dropped silently", path)
+		case strings.HasPrefix(got, "error: "):
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	walk(reflect.TypeOf(types.NetworkConfig{}), "network", func(path string, v reflect.Value) {
+		p := base()
+		n := v.Interface().(types.NetworkConfig)
+		if n.Name == "" {
+			n.Name = "shop_default"
+		}
+		if n.EnableIPv4 != nil {
+			*n.EnableIPv4 = false
+		}
+		for _, pool := range n.Ipam.Config {
+			pool.Subnet = "10.3.0.0/24"
+			if pool.Gateway != "" {
+				pool.Gateway = "10.3.0.9"
+			}
+			if pool.IPRange != "" {
+				pool.IPRange = "10.3.0.128/25"
+			}
+		}
+		p.Networks["default"] = n
+		try(path, p)
+	})
+	walk(reflect.TypeOf(types.VolumeConfig{}), "volume", func(path string, v reflect.Value) {
+		p := base()
+		n := v.Interface().(types.VolumeConfig)
+		if n.Name == "" {
+			n.Name = "shop_v"
+		}
+		p.Volumes["v"] = n
+		try(path, p)
+	})
+	walk(reflect.TypeOf(types.FileObjectConfig{}), "object", func(path string, v reflect.Value) {
+		f := v.Interface().(types.FileObjectConfig)
+		if path == "object.name" || path == "object.file" {
+			return // the name is that of a swarm's object
+		}
+		if path != "object.content" && path != "object.environment" && path != "object.external" {
+			f.File = "/c"
+		}
+		p := base()
+		p.Configs["c"] = types.ConfigObjConfig(f)
+		try("config "+path, p)
+		if path == "object.content" {
+			return // compose-go has it there for secrets of the environment
+		}
+		p = base()
+		if f.File != "" {
+			f.File = "/s"
+		}
+		p.Secrets["s"] = types.SecretConfig(f)
+		try("secret "+path, p)
+	})
+}
+
 // leaves are the things that can be set, found by reflection.
 func leaves() []leaf {
 	var out []leaf

@@ -246,30 +246,24 @@ func kindOf(data []byte) (string, error) {
 	return "", nil
 }
 
-// variables reads a file of NAME=VALUE lines.
+// variables reads a file of variables; others of the environment may stand in it.
 func variables(path string) (map[string]string, error) {
-	env := map[string]string{}
 	if path == "" {
-		return env, nil
+		return map[string]string{}, nil
 	}
 	data, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading variables: %w", err)
 	}
-	for n, line := range strings.Split(string(data), "\n") {
-		line = strings.TrimSpace(strings.TrimSuffix(line, "\r"))
-		if line == "" || line[0] == '#' {
-			continue
+	around := map[string]string{}
+	for _, kv := range os.Environ() {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			around[name] = value
 		}
-		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
-		if !ok || strings.TrimSpace(name) == "" {
-			return nil, fmt.Errorf("%s:%d: want NAME=VALUE", path, n+1)
-		}
-		value = strings.TrimSpace(value)
-		if len(value) >= 2 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {
-			value = value[1 : len(value)-1]
-		}
-		env[strings.TrimSpace(name)] = value
+	}
+	env, err := compose.Variables(data, around)
+	if err != nil {
+		return nil, fmt.Errorf("reading the variables of %s: %w", path, err)
 	}
 	return env, nil
 }
