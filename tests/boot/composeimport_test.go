@@ -31,21 +31,25 @@ func (f *fixture) composeImages() {
 	} {
 		push += fmt.Sprintf("push %s %s '%s' &\n", i.name, f.image(i.name, i.name), i.config)
 	}
+	// as docker-registry keeps them: a tool that pushes them would take longer than all of the test
 	f.sh(fmt.Sprintf(`set -e; rm -rf %[1]s; mkdir -p %[1]s; cd %[1]s
 		printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %[1]s/registry}}\nhttp: {addr: "%[2]s"}\n' >registry.yml
 		systemctl disable --quiet --now docker-registry 2>/dev/null || true
 		systemd-run --quiet --collect --unit=test-compose-registry docker-registry serve %[1]s/registry.yml 2>/dev/null
-		blob() { d=$(sha256sum <"$1" | cut -d' ' -f1); mv "$1" "o/blobs/sha256/$d"; echo "\"digest\":\"sha256:$d\",\"size\":$(stat -c %%s "o/blobs/sha256/$d")"; }
-		push() { # NAME ACI CONFIG: an OCI layout of one layer, pushed when the registry answers
-			mkdir -p $1/o/blobs/sha256 $1/x; cd $1; tar -C x -xf $2 rootfs; tar -C x/rootfs -cf l .; t=application/vnd.oci.image
-			id=$(sha256sum <l | cut -d' ' -f1); gzip -1 l; l=$(blob l.gz); echo '{"imageLayoutVersion":"1.0.0"}' >o/oci-layout
-			echo "{\"architecture\":\"$(dpkg --print-architecture)\",\"os\":\"linux\",\"config\":$3,\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$id\"]}}" >c
-			echo "{\"schemaVersion\":2,\"mediaType\":\"$t.manifest.v1+json\",\"config\":{\"mediaType\":\"$t.config.v1+json\",$(blob c)},\"layers\":[{\"mediaType\":\"$t.layer.v1.tar+gzip\",$l}]}" >m
-			echo "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"$t.manifest.v1+json\",$(blob m),\"annotations\":{\"org.opencontainers.image.ref.name\":\"1\"}}]}" >o/index.json
-			for ((i = 0; i < 200; i++)); do (exec 3<>/dev/tcp/127.0.0.1/5007) 2>/dev/null && break; sleep 0.1; done
-			skopeo copy -q --dest-tls-verify=false oci:o:1 docker://%[2]s/svc/$1:1; cd ..; rm -rf $1; }
+		v2=%[1]s/registry/docker/registry/v2
+		blob() { # FILE DIR...: keep it, with links; prints what a descriptor says of it
+			local f=$1 size d; shift; size=$(stat -c %%s $f); d=$(sha256sum <$f | cut -d' ' -f1)
+			mkdir -p $v2/blobs/sha256/${d:0:2}/$d; mv $f $v2/blobs/sha256/${d:0:2}/$d/data
+			for l; do mkdir -p $l/sha256/$d; printf sha256:$d >$l/sha256/$d/link; done; echo "\"digest\":\"sha256:$d\",\"size\":$size"; }
+		push() { # NAME ACI CONFIG: an image of one layer
+			local r=$v2/repositories/svc/$1 t=application/vnd.oci.image l c m; mkdir -p $1/x; cd $1; tar -C x -xf $2 rootfs; tar -C x/rootfs -cf l .; l=$(blob l $r/_layers)
+			echo "{\"architecture\":\"$(dpkg --print-architecture)\",\"os\":\"linux\",\"config\":$3,\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"$(grep -o 'sha256:[0-9a-f]*' <<<"$l")\"]}}" >c; c=$(blob c $r/_layers)
+			echo "{\"schemaVersion\":2,\"mediaType\":\"$t.manifest.v1+json\",\"config\":{\"mediaType\":\"$t.config.v1+json\",$c},\"layers\":[{\"mediaType\":\"$t.layer.v1.tar\",$l}]}" >m
+			m=$(blob m $r/_manifests/revisions $r/_manifests/tags/1/index); m=$(grep -o 'sha256:[0-9a-f]*' <<<"$m"); mkdir -p $r/_manifests/tags/1/current; printf $m >$r/_manifests/tags/1/current/link
+			cd ..; rm -rf $1; }
 		%[3]s
-		for job in $(jobs -p); do wait $job; done`, composeDir, composeRegistry, push))
+		for job in $(jobs -p); do wait $job; done
+		for ((i = 0; i < 200; i++)); do (exec 3<>/dev/tcp/127.0.0.1/5007) 2>/dev/null && exit; sleep 0.1; done; exit 1`, composeDir, composeRegistry, push))
 }
 
 // A shop of three layers: nginx asks a program in Python, that asks redis, by
