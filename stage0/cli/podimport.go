@@ -132,7 +132,7 @@ func (a *app) importPods(ctx context.Context, args []string, o *importOptions) e
 	}
 	for i, f := range r.Files {
 		// rkt runs as root, what the names are made of is not its own
-		if f.Path != filepath.Clean(f.Path) || !strings.HasPrefix(f.Path, buildinfo.LocalConfig+"/") {
+		if f.Path != filepath.Clean(f.Path) || !strings.HasPrefix(f.Path, buildinfo.LocalConfig+"/") && !tmpfile(f) {
 			return fmt.Errorf("%s: a file %q is not below %s", f.From, f.Path, buildinfo.LocalConfig)
 		}
 		r.Files[i].Mode &= 0o755
@@ -141,7 +141,11 @@ func (a *app) importPods(ctx context.Context, args []string, o *importOptions) e
 	failed := podfile.Failed(r.Problems)
 	refuse := failed || o.strict && dropped
 	if !o.dryRun && !refuse {
-		if err := a.installImported(r, dir, o); err != nil {
+		err := a.installImported(r, dir, o)
+		if err == nil {
+			err = makeDirectories(ctx, r)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -169,6 +173,28 @@ func (a *app) importPods(ctx context.Context, args []string, o *importOptions) e
 		names = []string{"rkt@" + r.Pods[0].Name + "INSTANCE.service"}
 	}
 	return a.daemonReload(ctx, strings.Join(names, " "))
+}
+
+// tmpfile says that a file makes directories of volumes.
+func tmpfile(f podimport.File) bool {
+	return filepath.Dir(f.Path) == podimport.TmpfilesDir && strings.HasPrefix(filepath.Base(f.Path), "rkt-volume-")
+}
+
+// makeDirectories has the directories of volumes made now, as they are at boot.
+func makeDirectories(ctx context.Context, r *imported) error {
+	args := []string{"--create"}
+	for _, f := range r.Files {
+		if tmpfile(f) {
+			args = append(args, f.Path)
+		}
+	}
+	if len(args) == 1 {
+		return nil
+	}
+	if out, err := exec.CommandContext(ctx, "systemd-tmpfiles", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("the files are in place, but not the directories of volumes: systemd-tmpfiles: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // convert runs the converter: a program that reads, and prints what it made of it.

@@ -1,8 +1,9 @@
 package podimport
 
 import (
+	"encoding/json"
 	"hash/fnv"
-	"path"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -15,21 +16,33 @@ import (
 // of a pod may have the set-user-ID bit.
 const VolumesDir = "/var/lib/rkt-volumes"
 
-// Keep makes a named volume a directory of the host that the pod's unit makes
-// when it is not there yet, and returns its path.
-func Keep(p *podjson.Pod, name string) string {
-	if p.Systemd == nil {
-		p.Systemd = &podjson.Systemd{}
-	}
-	dir := path.Base(VolumesDir) + "/" + FileName(name)
-	for _, v := range p.Systemd.Service {
-		if v.Key == "StateDirectory" && v.Value == dir {
-			return VolumesDir + "/" + FileName(name)
+// Keep makes a named volume a directory of the host, and returns its path. The
+// directory is made by a file of tmpfiles.d, see Result.Kept: StateDirectory= of
+// the pod's unit would give all that is in it to root at each start.
+func Keep(_ *podjson.Pod, name string) string { return VolumesDir + "/" + FileName(name) }
+
+// Kept adds the files of tmpfiles.d that make the directories of named volumes,
+// once. Whose they are and their mode are the apps' business from then on.
+func (r *Result) Kept() {
+	re := regexp.MustCompile(`source"?[=:]"?` + VolumesDir + `/([^/",=]+)`)
+	have := map[string]bool{}
+	for _, p := range r.Pods {
+		text, err := json.Marshal(p.File.Volumes)
+		if err != nil {
+			continue // it is told when the pod is checked
+		}
+		for _, m := range re.FindAllStringSubmatch(string(text), -1) {
+			if name := m[1]; !have[name] && FileName(name) == name {
+				have[name] = true
+				r.Files = append(r.Files, File{Path: TmpfilesDir + "/rkt-volume-" + name + ".conf", Mode: 0o644, From: p.From,
+					Text: "d " + VolumesDir + "/" + name + " :0755 :root :root -\n"})
+			}
 		}
 	}
-	p.Systemd.Service.Add("StateDirectory", dir)
-	return VolumesDir + "/" + FileName(name)
 }
+
+// TmpfilesDir is where the administrator's files of tmpfiles.d(5) are.
+const TmpfilesDir = "/etc/tmpfiles.d"
 
 // FileName makes a name fit for a file, a network or a pod: letters, digits and
 // "-_.", a letter or digit at both ends.

@@ -25,7 +25,8 @@ type converter struct {
 	units map[string]*unit // by file name
 	// services are the pods by the names of the services that Quadlet makes.
 	services map[string]string
-	pods     map[string]*target // by the pod's name
+	pods     map[string]*target         // by the pod's name
+	nets     map[string]*networkOptions // by the network's name
 }
 
 // target is a pod that is being made.
@@ -43,7 +44,8 @@ type target struct {
 
 // Convert turns units into pods. They may refer to each other.
 func Convert(sources []podimport.Source, read Reader) (*podimport.Result, error) {
-	c := &converter{r: &podimport.Result{}, read: read, units: map[string]*unit{}, services: map[string]string{}, pods: map[string]*target{}}
+	c := &converter{r: &podimport.Result{}, read: read, units: map[string]*unit{}, services: map[string]string{}, pods: map[string]*target{},
+		nets: map[string]*networkOptions{}}
 	for _, s := range sources {
 		if err := c.load(s); err != nil {
 			return nil, err
@@ -93,6 +95,7 @@ func Convert(sources []podimport.Source, read Reader) (*podimport.Result, error)
 			c.r.Pods = append(c.r.Pods, podimport.Pod{Name: t.name, File: t.pod, From: t.unit.path})
 		}
 	}
+	c.networks()
 	return c.r, nil
 }
 

@@ -3,6 +3,7 @@ package quadlet
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -274,11 +275,16 @@ type networkOptions struct {
 	internal, v6, isolate           bool
 	subnets, gateways, ranges, dns  []string
 	ipam                            string
+
+	u *unit
+	// noRoute says that its pods get their default route by another network.
+	noRoute bool
 }
 
 // network makes a configuration of CNI of a .network.
 func (c *converter) network(u *unit) {
-	o := networkOptions{driver: "bridge"}
+	o := &networkOptions{driver: "bridge", u: u}
+	c.nets[networkName(u)] = o
 	for _, e := range u.entries {
 		if e.section != "Network" {
 			if e.section != "Unit" && e.section != "Install" && e.section != "Service" && e.section != "Quadlet" && !strings.HasPrefix(e.section, "X-") {
@@ -289,15 +295,73 @@ func (c *converter) network(u *unit) {
 			continue
 		}
 		e.value = c.text(u, e)
-		c.networkKey(u, e, &o)
+		c.networkKey(u, e, o)
 	}
-	name := networkName(u)
-	text, err := o.conflist(c, u, name)
-	if err != nil {
-		c.r.Note(podimport.Todo, u.path, 0, u.file, "no configuration could be made of it (%v): write /etc/rkt/net.d/%s.conflist", err, name)
-		return
+}
+
+// networks writes the files of all networks.
+func (c *converter) networks() {
+	c.routes()
+	for _, name := range slices.Sorted(maps.Keys(c.nets)) {
+		o := c.nets[name]
+		text, err := o.conflist(c, o.u, name)
+		if err != nil {
+			c.r.Note(podimport.Todo, o.u.path, 0, o.u.file, "no configuration could be made of it (%v): write /etc/rkt/net.d/%s.conflist", err, name)
+			continue
+		}
+		c.r.Files = append(c.r.Files, podimport.File{Path: "/etc/rkt/net.d/" + name + ".conflist", Text: text, Mode: 0o644, From: o.u.path})
 	}
-	c.r.Files = append(c.r.Files, podimport.File{Path: "/etc/rkt/net.d/" + name + ".conflist", Text: text, Mode: 0o644, From: u.path})
+}
+
+// routes sees to it that no pod gets two default routes, which Linux refuses: of
+// several networks of a pod that one keeps it whose other pods need it most.
+func (c *converter) routes() {
+	members := map[string][]string{} // pods by network
+	of := map[string][]string{}
+	for _, p := range c.r.Pods {
+		if p.File.Rkt == nil {
+			continue
+		}
+		for _, n := range p.File.Rkt.Net {
+			name, _, _ := strings.Cut(n, ":")
+			if o := c.nets[name]; name == "default" || o != nil && !o.internal {
+				of[p.Name] = append(of[p.Name], name)
+				members[name] = append(members[name], p.Name)
+			}
+		}
+	}
+	alone := func(net string) (pods []string) {
+		for _, p := range members[net] {
+			if len(of[p]) == 1 {
+				pods = append(pods, p)
+			}
+		}
+		return pods
+	}
+	for _, p := range slices.Sorted(maps.Keys(of)) {
+		best := ""
+		for _, n := range of[p] {
+			switch o := c.nets[n]; {
+			case n == "default":
+				best = n
+			case o.noRoute || best == "default":
+			case best == "" || len(alone(n)) > len(alone(best)):
+				best = n
+			}
+		}
+		for _, n := range of[p] {
+			o := c.nets[n]
+			if n == best || o == nil || o.noRoute {
+				continue
+			}
+			o.noRoute = true
+			level, text := podimport.Changed, ""
+			if pods := alone(n); len(pods) > 0 {
+				level, text = podimport.Todo, "; "+strings.Join(pods, ", ")+" has no other network, and with it no way out: join it to one, if it needs that"
+			}
+			c.r.Note(level, o.u.path, 0, o.u.file, "the network gives no default route, since pods of it (%s) are in others, too%s", p, text)
+		}
+	}
 }
 
 func (c *converter) networkKey(u *unit, e entry, o *networkOptions) {
@@ -412,7 +476,7 @@ func (o *networkOptions) conflist(c *converter, u *unit, name string) (string, e
 		routes = append(routes, map[string]string{"dst": dst})
 	}
 	ipam := map[string]any{"type": "host-local", "dataDir": "/var/lib/rkt/cni", "ranges": ranges}
-	if !o.internal {
+	if !o.internal && !o.noRoute {
 		ipam["routes"] = routes
 	}
 	if o.ipam == "dhcp" || o.ipam == "" && len(ranges) == 0 {
@@ -432,10 +496,9 @@ func (o *networkOptions) conflist(c *converter, u *unit, name string) (string, e
 			o.bridge = strings.TrimRight(o.bridge[:15], "-_.")
 		}
 		plugin["bridge"] = o.bridge
-		if o.internal {
-			plugin["isGateway"] = true
-		} else {
-			plugin["isDefaultGateway"], plugin["ipMasq"] = true, true
+		plugin["isGateway"] = true
+		if !o.internal && !o.noRoute {
+			plugin["ipMasq"] = true
 		}
 		if n, err := strconv.Atoi(o.vlan); err == nil {
 			plugin["vlan"] = n

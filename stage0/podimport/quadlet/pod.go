@@ -119,7 +119,7 @@ func (c *converter) volumeUnit(u *unit) {
 	for _, e := range u.entries {
 		if e.section != "Volume" {
 			if e.section == "Service" {
-				c.note(podimport.Dropped, e, "a volume has no unit: the pod's makes its directory (StateDirectory=)")
+				c.note(podimport.Dropped, e, "a volume has no unit: tmpfiles.d makes its directory")
 			}
 			continue
 		}

@@ -145,7 +145,10 @@ func (k *container) named(e entry, source string, owned bool) (dir, name string,
 	} else {
 		k.note(podimport.Todo, e, "%s is not among the files; if it has options, import them together", source)
 	}
-	name = strings.ReplaceAll(name, "%i", "instance")
+	if strings.Contains(name, "%") {
+		k.note(podimport.Todo, e, "each instance needs a directory of its own: make it, and write its path with %%i into \"volumes\"")
+		name = strings.NewReplacer("%i", "instance", "%%", "%").Replace(name)
+	}
 	dir = podimport.Keep(k.t.pod, name)
 	owner := "belongs to root (in the pod, too): give it another owner or set \"owner\": \"app\" if the image does not start as root"
 	if owned || k.unprivileged() {

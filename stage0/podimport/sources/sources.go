@@ -96,6 +96,7 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 	if len(out.Pods)+len(out.Files) == 0 && len(out.Notes) == 0 {
 		return nil, fmt.Errorf("nothing to import in %q", paths)
 	}
+	out.Kept()
 	out.Sort()
 	return out, out.Unique()
 }
