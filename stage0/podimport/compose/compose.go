@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/interpolation"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/template"
@@ -167,21 +166,6 @@ func (in *input) abs(path string) string {
 func isEnvFile(path string) bool {
 	base := filepath.Base(path)
 	return base == ".env" || strings.HasPrefix(base, ".env.") || strings.HasSuffix(base, ".env")
-}
-
-// Variables reads a file of variables as compose does; values may refer to those
-// of lookup.
-func Variables(data []byte, lookup map[string]string) (map[string]string, error) {
-	return parseEnv(data, lookup)
-}
-
-// parseEnv reads a file of variables as compose does: with quotes, and with
-// variables of lookup in values.
-func parseEnv(data []byte, lookup map[string]string) (map[string]string, error) {
-	return dotenv.ParseWithLookup(strings.NewReader(string(data)), func(name string) (string, bool) {
-		v, ok := lookup[name]
-		return v, ok
-	})
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

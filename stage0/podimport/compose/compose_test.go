@@ -99,7 +99,7 @@ func TestProjects(t *testing.T) {
 	}
 }
 
-// compose converts one file in a directory that does not exist.
+// convertText converts one file in a directory that does not exist.
 func convertText(t *testing.T, text string) (*podimport.Result, error) {
 	t.Helper()
 	return Convert(t.Context(), []podimport.Source{{Path: "/nowhere/shop/compose.yaml", Data: []byte(text)}}, nil)
@@ -161,6 +161,7 @@ func TestParts(t *testing.T) {
 			pods: map[string][]string{"shop-a": {`"kind":"empty","mode":"0700","name":"run","uid":5`}}, notes: []string{"no size of its own", "goes with each run"}},
 		"secret": {text: "services: {a: {image: a, secrets: [s, {source: t, target: x}]}}\nsecrets: {s: {file: ./s}, t: {environment: TT}}",
 			pods: map[string][]string{"shop-a": {`{"name":"s","file":"/run/secrets/s"}`, `"load":"/nowhere/shop/s"`, `/run/secrets/x`}}, notes: []string{"TT is not set"}},
+		"the terminal":  {text: "services: {a: {image: a, tmpfs: [\"/x:\\e[31m\"]}}", pods: map[string][]string{"shop-a": nil}, notes: []string{`"\x1b[31m" has no counterpart`}},
 		"docker itself": {text: "services: {a: {image: a, volumes: ['/var/run/docker.sock:/var/run/docker.sock']}}", pods: map[string][]string{"shop-a": nil}, notes: []string{"no Docker"}},
 		"nothing":       {text: "services: {a: {image: a, scale: 0}}", fails: "no replica"},
 		"unknown":       {text: "services: {a: {image: a, restrat: always}}", fails: "restrat"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/compose-spec/compose-go/v2/types"
 
@@ -89,7 +90,17 @@ func (c *converter) note(level podimport.Level, key, format string, args ...any)
 	if at.path == "" {
 		at.path = c.in.main().Path
 	}
-	c.res.Note(level, at.path, at.line, key, format, args...)
+	c.res.Note(level, at.path, at.line, plain(key), "%s", plain(fmt.Sprintf(format, args...)))
+}
+
+// plain keeps what files say from driving a terminal.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 // once reports something that is the same for many services.
