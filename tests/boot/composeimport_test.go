@@ -219,7 +219,7 @@ http { access_log /logs/access.log; server { listen 80; location / { proxy_pass 
 		f.trySh("systemctl stop rkt-completed@ledger-migrate")
 		f.forget(pods...)
 		f.sh(`for l in $(ip -br link show type bridge | awk '/^rkt-/ {print $1}'); do ip link delete $l; done
-			rm -rf /etc/rkt/compose /etc/rkt/net.d/{shop,board}_*.conflist /etc/rkt/net.d/ledger_inside.conflist /var/lib/rkt-volumes/shop_* /var/lib/rkt-volumes/ledger_* /var/lib/rkt/cni/{shop,board}_* /var/lib/rkt/cni/ledger_inside`)
+			rm -rf /etc/rkt/compose /etc/rkt/net.d/{shop,board}_*.conflist /etc/rkt/net.d/ledger_inside.conflist /etc/tmpfiles.d/rkt-volume-{shop,ledger}_*.conf /var/lib/rkt-volumes/shop_* /var/lib/rkt-volumes/ledger_* /var/lib/rkt/cni/{shop,board}_* /var/lib/rkt/cni/ledger_inside`)
 		f.unchanged(before)
 	})
 

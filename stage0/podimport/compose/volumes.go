@@ -144,7 +144,7 @@ func (s *service) named(v types.ServiceVolumeConfig, key string) error {
 		} else {
 			advice = "; if the image runs as another user, give the app its user and the volume \"owner\": \"app\""
 		}
-		s.c.once("volume "+v.Source, podimport.Changed, "volumes."+v.Source, "it is the directory %s, made when the pod starts, and belongs to %s there%s; copy the data of the old volume into it", dir, owner, advice)
+		s.c.once("volume "+v.Source, podimport.Changed, "volumes."+v.Source, "it is the directory %s, made now and at boot by tmpfiles.d, and belongs to %s in the pod%s; copy the data of the old volume into it", dir, owner, advice)
 	}
 	if v.Volume == nil || !v.Volume.NoCopy {
 		s.c.once("copy", podimport.Changed, "services."+s.name+"."+key, "named volumes begin empty: what the image has at %s is not copied there, as Docker does", v.Target)
