@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -20,6 +22,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/podlog"
 	"github.com/rkt-systemd/rkt/internal/stdio"
 	"github.com/rkt-systemd/rkt/journal"
+	"github.com/rkt-systemd/rkt/stage0/declared"
 	"github.com/rkt-systemd/rkt/stage0/image"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 	"github.com/rkt-systemd/rkt/stage0/prepare"
@@ -47,11 +50,65 @@ type podListJSON struct {
 	Template bool   `json:"template,omitempty"`
 	UUID     string `json:"uuid,omitempty"`
 	State    string `json:"state"`
+	// Generation is the one that counts, Update its state, Images what its references stand for.
+	Generation int            `json:"generation,omitempty"`
+	Update     declared.State `json:"generationState,omitempty"`
+	Images     []podListImage `json:"images,omitempty"`
+}
+
+type podListImage struct {
+	App    string `json:"app"`
+	Ref    string `json:"ref"`
+	ID     string `json:"id"`
+	Digest string `json:"digest,omitempty"`
+}
+
+// recordedImages adds what is recorded of a pod's images. Who may not read that
+// is told the rest.
+func (a *app) recordedImages(dir string, j *podListJSON) {
+	d, err := declared.Open(dir, j.Name)
+	if err != nil {
+		return // no name of a pod
+	}
+	c, err := d.Current()
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		a.log.Warn(err)
+	}
+	if err != nil || c == nil {
+		return
+	}
+	j.Generation, j.Update = c.Generation, c.State
+	for _, ap := range c.Apps {
+		j.Images = append(j.Images, podListImage{ap.Name, ap.Ref, ap.ID, ap.Digest})
+	}
+}
+
+// generationText is a generation with its state, where that is not "good".
+func (j *podListJSON) generationText() string {
+	switch {
+	case j.Generation == 0:
+		return "-"
+	case j.Update == declared.Good:
+		return strconv.Itoa(j.Generation)
+	}
+	return strconv.Itoa(j.Generation) + " (" + string(j.Update) + ")"
+}
+
+func (j *podListJSON) imagesText(full bool) string {
+	var out []string
+	for _, i := range j.Images {
+		t := i.App + "=" + shortID(i.ID, 12, full)
+		if full && i.Digest != "" {
+			t += "@" + i.Digest
+		}
+		out = append(out, t)
+	}
+	return orDash(strings.Join(out, ","))
 }
 
 func (a *app) podListCmd() *cobra.Command {
 	var format string
-	var noLegend bool
+	var noLegend, full bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List declared pods and the state of their newest run", Args: exactArgs(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
@@ -63,6 +120,10 @@ func (a *app) podListCmd() *cobra.Command {
 				a.log.Warn(err)
 			}
 			newest, err := a.newestRuns()
+			if err != nil {
+				return err
+			}
+			dir, err := a.dataDir()
 			if err != nil {
 				return err
 			}
@@ -79,27 +140,37 @@ func (a *app) podListCmd() *cobra.Command {
 				case ok:
 					j.UUID, j.State = r.uuid, r.state
 				}
+				if e.Bad == "" && !e.Template && (full || format != "") {
+					a.recordedImages(dir, &j)
+				}
 				out = append(out, j)
 			}
 			if format != "" {
 				return printJSON(a.Stdout, format, out)
 			}
-			w := table(a.Stdout)
+			w, columns := table(a.Stdout), ""
+			if full {
+				columns = "\tGENERATION\tIMAGES"
+			}
 			if !noLegend {
-				fmt.Fprintln(w, "NAME\tSTATE\tUUID\tFILE")
+				fmt.Fprintln(w, "NAME\tSTATE\tUUID"+columns+"\tFILE")
 			}
 			for _, j := range out {
 				u := j.UUID
-				if len(u) > 8 {
+				if len(u) > 8 && !full {
 					u = u[:8]
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", j.Name, j.State, u, j.Path)
+				if full {
+					columns = "\t" + j.generationText() + "\t" + j.imagesText(full)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s%s\t%s\n", j.Name, j.State, u, columns, j.Path)
 			}
 			return w.Flush()
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "", "`json` or json-pretty instead of a table")
 	cmd.Flags().BoolVar(&noLegend, "no-legend", false, "no header line")
+	cmd.Flags().BoolVar(&full, "full", false, "whole UUIDs, and the generation and images that the next start runs")
 	return cmd
 }
 

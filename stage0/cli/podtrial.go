@@ -14,12 +14,20 @@ import (
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/systemd"
 	"github.com/rkt-systemd/rkt/journal"
+	"github.com/rkt-systemd/rkt/machined"
 	"github.com/rkt-systemd/rkt/stage0/declared"
 	"github.com/rkt-systemd/rkt/stage0/pod"
 )
 
 // watchEvery is how often a pod on trial is looked at.
 const watchEvery = 100 * time.Millisecond
+
+// haltAfter is how long a pod that was just starting may take to shut down
+// until it is told again, with the signal that nspawn is given as --kill-signal.
+const (
+	haltAfter  = 2 * time.Second
+	haltSignal = 34 + 3 // SIGRTMIN+3
+)
 
 // MESSAGE_IDs of what an update does to a pod; the catalog
 // explains them.
@@ -102,6 +110,7 @@ func (u *updater) judge(ctx context.Context, p *podfile.Pod, timeout, settle tim
 	go func() { job <- u.m.Do(start, systemd.Restart, unit) }()
 	// A unit between two states may be started by Restart= before it is by this job.
 	w := watch{old: before.Invocation, spare: before.ActiveState == "activating" || before.ActiveState == "deactivating"}
+	deaf := time.Now().Add(haltAfter)
 	for done := false; !done; {
 		select {
 		case err := <-job:
@@ -117,6 +126,13 @@ func (u *updater) judge(ctx context.Context, p *podfile.Pod, timeout, settle tim
 		s, err := u.m.State(ctx, unit)
 		if err != nil {
 			return err
+		}
+		switch {
+		case s.SubState != "stop-sigterm":
+			deaf = time.Now().Add(haltAfter)
+		case w.spare && time.Now().After(deaf):
+			deaf = time.Now().Add(haltAfter)
+			u.halt(ctx, p)
 		}
 		if err := w.look(s, done); err != nil {
 			return u.explain(ctx, unit, err)
@@ -150,6 +166,21 @@ func (u *updater) judge(ctx context.Context, p *podfile.Pod, timeout, settle tim
 		if err := w.look(s, true); err != nil {
 			return u.explain(ctx, unit, err)
 		}
+	}
+}
+
+// halt tells a pod once more to shut down. One that Restart= was just starting
+// when its unit was stopped may not have heard it: what nspawn sends to PID 1
+// before the pod's systemd listens is lost. To a pod that is on its way down it
+// means nothing.
+func (u *updater) halt(ctx context.Context, p *podfile.Pod) {
+	c, err := machined.Open(ctx)
+	if err == nil {
+		err = c.Kill(ctx, p.MachineName(), machined.Leader, haltSignal)
+		c.Close()
+	}
+	if err != nil {
+		u.a.log.WithError(err).Debug("telling the pod again to shut down, ignoring")
 	}
 }
 

@@ -185,6 +185,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.fetchCmd(), a.runCmd(), a.prepareCmd(), a.runPreparedCmd(), a.listCmd(), a.statusCmd(), a.stopCmd(), a.rmCmd(),
 		a.gcCmd(), a.enterCmd(), a.execCmd(), a.exportCmd(), a.attachCmd(), a.appCmd(), a.catManifestCmd(), a.imageCmd(), a.trustCmd(), a.configCmd(), a.versionCmd(), a.podCmd(), a.networkCmd(), a.logsCmd(),
 		a.completionCmd(root), a.docgenCmd(root))
+	a.completions(root)
 	return root
 }
 

@@ -357,8 +357,14 @@ func (j *layerJob) restart(ctx context.Context) error {
 	return nil
 }
 
-// drop removes a partial file that is worth nothing.
-func (j *layerJob) drop() error { return os.Remove(j.tmp.Name()) }
+// drop removes a partial file that is worth nothing. There is none where the
+// layer was stored before, by another image that told the truth about it.
+func (j *layerJob) drop() error {
+	if j.tmp == nil {
+		return nil
+	}
+	return os.Remove(j.tmp.Name())
+}
 
 func (j *layerJob) close() {
 	j.mu.Lock()
