@@ -8,6 +8,12 @@
 //	watchdog=N      sends N keep-alives in time, then no more
 //	reload          says "reloaded" at every SIGHUP, for ever
 //	exit=N          ends
+//	answer=ADDR     answers every connection to HOST:PORT with the content of /v, and goes on at once
+//	signal=N        sends itself a signal
+//	eat=MIB         allocates memory, and writes to it
+//	read=FILE       ends with status 66 if it cannot; $NAME in it is from the environment
+//	touch=FILE      makes a file
+//	absent=FILE     ends with status 1 if it is there
 package main
 
 import (
@@ -63,6 +69,38 @@ func do(verb, value string) error {
 			return err
 		}
 		os.Exit(n)
+	case "answer":
+		l, err := net.Listen("tcp", value)
+		if err != nil {
+			return err
+		}
+		go say(l)
+	case "signal":
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return err
+		}
+		return syscall.Kill(os.Getpid(), syscall.Signal(n))
+	case "eat":
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return err
+		}
+		for b := make([]byte, n<<20); n > 0; n-- {
+			b[n<<20-1] = 1
+		}
+	case "read":
+		if _, err := os.ReadFile(os.ExpandEnv(value)); err != nil {
+			fmt.Fprintln(os.Stderr, "svc:", err)
+			os.Exit(66)
+		}
+	case "touch":
+		return os.WriteFile(value, nil, 0o644)
+	case "absent":
+		if _, err := os.Stat(value); err == nil {
+			fmt.Println(value, "is there")
+			os.Exit(1)
+		}
 	default:
 		return fmt.Errorf("unknown %q", verb)
 	}
@@ -153,6 +191,22 @@ func accept(l net.Listener, i int) {
 			return
 		}
 		fmt.Fprintf(c, "socket %d of %s\n", i, os.Getenv("AC_APP_NAME"))
+		c.Close()
+	}
+}
+
+func say(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		b, err := os.ReadFile("/v")
+		if err != nil {
+			b = []byte(err.Error())
+		}
+		_, _ = c.Write(b)
 		c.Close()
 	}
 }
