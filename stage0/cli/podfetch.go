@@ -158,7 +158,7 @@ func (a *app) fetchPod(ctx context.Context, st *stores, f *image.Fetcher, p *pod
 	if err != nil {
 		return nil, err
 	}
-	return rec.Record(found.apps, p.Rkt.Update.Keep)
+	return rec.RecordSince(rec.current, found.apps, p.Rkt.Update.Keep)
 }
 
 // online waits until the host is online. It reports whether it was not before.

@@ -174,7 +174,7 @@ func resolved(ctx context.Context, f *image.Fetcher, key string, ref image.Ref, 
 // note records what a start or a fetch resolved. That a pod can start counts for
 // more than the record of it.
 func (r *podRecords) note(found *podImages, p *podfile.Pod) {
-	if _, err := r.Record(found.apps, p.Rkt.Update.Keep); err != nil {
+	if _, err := r.RecordSince(r.current, found.apps, p.Rkt.Update.Keep); err != nil {
 		r.log.Warnf("the images of pod %q are not recorded: %v", p.Name, err)
 	}
 }

@@ -49,12 +49,23 @@ func (p *Pod) Record(apps []App, keep int) (*Current, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.RecordSince(c, apps, keep)
+}
+
+// RecordSince is Record for apps that were resolved when seen was the record.
+// Should it have changed meanwhile, the change counts: a start that read what
+// was on trial must not bring that back once the trial has failed.
+func (p *Pod) RecordSince(seen *Current, apps []App, keep int) (*Current, error) {
+	c, err := p.Current()
+	if err != nil {
+		return nil, err
+	}
 	if c != nil && !c.Restore && c.State != Trial && same(c.Apps, apps) {
 		return c, nil
 	}
 	c, err = p.change(func(c *Current) (*Current, *Event, error) {
 		switch {
-		case c != nil && c.State == Trial:
+		case c != nil && c.State == Trial, !c.unchanged(seen):
 			// What runs on trial is what its updater recorded.
 			return nil, nil, nil
 		case c != nil && SameImages(c.Apps, apps):
@@ -85,6 +96,21 @@ func (p *Pod) Record(apps []App, keep int) (*Current, error) {
 		return c, err
 	}
 	return c, p.prune(keep)
+}
+
+// unchanged says that no event came to a record since.
+func (c *Current) unchanged(seen *Current) bool {
+	if c == nil || seen == nil {
+		return c == seen
+	}
+	return c.Generation == seen.Generation && c.State == seen.State && c.seq() == seen.seq()
+}
+
+func (c *Current) seq() int {
+	if c.Last == nil {
+		return 0
+	}
+	return c.Last.Seq
 }
 
 // Try begins a trial of apps, for which n is the generation, or 0 for a new

@@ -135,6 +135,25 @@ func TestTrials(t *testing.T) {
 	}
 }
 
+// A start that read a generation on trial comes to record it when the trial has
+// failed.
+func TestLateStartBringsNothingBack(t *testing.T) {
+	p := open(t)
+	first := ok[*Current](t)(p.Record(app("a"), 0))
+	trial := ok[*Current](t)(p.Try(app("b"), 0))
+	ok[*Current](t)(p.Revert("it is bad", true))
+	ok[*Current](t)(p.RecordSince(trial, app("b"), 0))
+	ok[*Current](t)(p.RecordSince(first, app("c"), 0))
+	ok[*Current](t)(p.RecordSince(nil, app("c"), 0))
+	wantCurrent(t, p, 1, Good, "a")
+	ok[*Current](t)(p.Try(app("d"), 0))
+	ok[*Current](t)(p.Commit(EventUpdated, "", 0))
+	ok[*Current](t)(p.RecordSince(first, app("a"), 0))
+	c := wantCurrent(t, p, 3, Good, "d")
+	ok[*Current](t)(p.RecordSince(c, app("e"), 0))
+	wantCurrent(t, p, 4, Good, "e")
+}
+
 func TestInterruptedTrialIsOver(t *testing.T) {
 	p := open(t)
 	ok[*Current](t)(p.Record(app("a"), 0))
