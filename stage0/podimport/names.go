@@ -35,7 +35,7 @@ func (r *Result) Kept() {
 			if name := m[1]; !have[name] && FileName(name) == name {
 				have[name] = true
 				r.Files = append(r.Files, File{Path: TmpfilesDir + "/rkt-volume-" + name + ".conf", Mode: 0o644, From: p.From,
-					Text: "d " + VolumesDir + "/" + name + " :0755 :root :root -\n"})
+					Text: "d " + VolumesDir + " 0700 root root -\nd " + VolumesDir + "/" + name + " :0755 :root :root -\n"})
 			}
 		}
 	}
