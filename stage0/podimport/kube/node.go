@@ -217,6 +217,9 @@ func (o *object) texts(key string) map[string]string {
 
 // note says something of a key, which thereby is read.
 func (o *object) note(level podimport.Level, key, format string, args ...any) {
+	if o == nil {
+		return // there is nothing to say it of
+	}
 	o.used[key] = true
 	o.r.r.Note(level, o.r.path, o.line[key], o.at(key), format, args...)
 }

@@ -24,13 +24,10 @@ type container struct {
 
 	entrypoint, exec []string
 	add, drop        []string
-	capEntry         entry
 	readOnly         bool
 	noTmpfs          bool
 	health           map[string]any
-	startPeriod      entry
 	shared           bool // of a pod with others
-	from             entry
 }
 
 func (c *converter) container(u *unit) error {

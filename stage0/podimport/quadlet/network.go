@@ -272,7 +272,7 @@ func networkName(u *unit) string {
 type networkOptions struct {
 	driver, mtu, parent, mode, vlan string
 	bridge                          string
-	internal, v6, isolate           bool
+	internal, v6                    bool
 	subnets, gateways, ranges, dns  []string
 	ipam                            string
 
