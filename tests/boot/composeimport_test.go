@@ -214,7 +214,7 @@ http { access_log /logs/access.log; server { listen 80; location / { proxy_pass 
 	write("board/more/compose.yaml", composeMore)
 	write("board/more/page", "a page\n")
 	write("board/.env", "SCRIPT=\""+strings.ReplaceAll(strings.ReplaceAll(boardScript, "\\", "\\\\"), "\n", "\\n")+"\"\n")
-	pods := []string{"board", "board-extra", "shop-front", "shop-web", "shop-cache", "ledger-db", "ledger-migrate", "ledger-report"}
+	pods := []string{"board", "board-extra", "board-python", "shop-front", "shop-web", "shop-cache", "ledger-db", "ledger-migrate", "ledger-report"}
 	t.Cleanup(func() {
 		f.trySh("systemctl stop rkt-completed@ledger-migrate")
 		f.forget(pods...)
