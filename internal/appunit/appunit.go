@@ -36,7 +36,7 @@ const allowed = " " +
 	"CPUAccounting MemoryAccounting TasksAccounting IOAccounting IPAccounting " +
 	"LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC LimitMEMLOCK LimitLOCKS LimitSIGPENDING " +
 	"LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME UMask Nice CPUSchedulingPolicy CPUSchedulingPriority CPUSchedulingResetOnFork " +
-	"CPUAffinity NUMAPolicy NUMAMask IOSchedulingClass IOSchedulingPriority TimerSlackNSec CoredumpFilter IgnoreSIGPIPE "
+	"CPUAffinity NUMAPolicy NUMAMask IOSchedulingClass IOSchedulingPriority TimerSlackNSec CoredumpFilter IgnoreSIGPIPE NonBlocking "
 
 // ours are directives that rkt carries out itself.
 const ours = " Type ExecReload ReloadSignal "
@@ -91,7 +91,7 @@ func reason(key string) string {
 		return "what the app runs is its exec"
 	case "ExecStartPre", "ExecStartPost", "ExecStop", "ExecStopPost":
 		return "use the event handlers pre-start and post-stop of an app section"
-	case "NotifyAccess", "PIDFile", "BusName", "RemainAfterExit", "GuessMainPID", "ExitType", "Sockets", "NonBlocking":
+	case "NotifyAccess", "PIDFile", "BusName", "RemainAfterExit", "GuessMainPID", "ExitType", "Sockets":
 		return "rkt watches the app's process itself"
 	case "KillMode":
 		return "all processes of an app end with it"

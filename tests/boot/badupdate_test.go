@@ -286,8 +286,8 @@ func TestUpdatesThatNeverBegin(t *testing.T) {
 		{"the manifest lies about a size", "updoci", `SIZE=7 layout oci root.tar other.tar`, "rm -rf oci; cp -a oci.good oci", ""},
 		{"the configuration lies about a layer", "updoci", `DIFF=sha256:` + strings.Repeat("0", 64) + ` layout oci root.tar other.tar`, "rm -rf oci; cp -a oci.good oci", ""},
 		{"unsigned", "updsig", `cp better.aci signed.aci; rm signed.aci.asc`, "", "signature"},
-		{"signature of another image", "updsig", `cp ` + imageDir + `/upd.aci.asc signed.aci.asc`, "", "signature"},
-		{"garbage for a signature", "updsig", `head -c 500 /dev/urandom >signed.aci.asc`, "", "signature"},
+		{"signature of another image", "updsig", `cp better.aci signed.aci; cp ` + imageDir + `/upd.aci.asc signed.aci.asc`, "", "signature"},
+		{"garbage for a signature", "updsig", `cp better.aci signed.aci; head -c 500 /dev/urandom >signed.aci.asc`, "", "signature"},
 	} {
 		if !full && (i%2 == 0) == (f.suite() == "trixie") && !strings.HasSuffix(c.name, " is gone") {
 			continue // the other suite tries it: of systemd's version nothing here depends
@@ -320,6 +320,6 @@ func TestUpdatesThatNeverBegin(t *testing.T) {
 		}
 	}
 	f.forget(all...)
-	f.sh("rm -rf " + updDir + " /var/lib/rkt/cas/tmp/layer-*") // what a broken layer left would be resumed
+	f.sh("rm -rf " + updDir + "; find /var/lib/rkt/cas/tmp -mindepth 1 -delete") // what broke off would be resumed
 	f.unchanged(before)
 }

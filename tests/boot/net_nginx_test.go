@@ -110,7 +110,9 @@ func TestNginxStartsWithTheFirstConnection(t *testing.T) {
 		app, more        m
 	}{
 		// nginx finds the sockets that it inherits by their addresses
-		{"sockets", "rkt@first.socket", "18101", "[::]:18101 ipv6only=off", m{"ports": []m{{"name": "http", "port": 18101, "socketActivated": true}}, "environment": m{"NGINX": "3;"}},
+		{"sockets", "rkt@first.socket", "18101", "[::]:18101 ipv6only=off", m{"ports": []m{{"name": "http", "port": 18101, "socketActivated": true}}, "environment": m{"NGINX": "3;"},
+			// a worker that loses the race for a connection must not wait for the next
+			"systemd": m{"service": m{"NonBlocking": "yes"}}},
 			m{"systemd": m{"socket": m{"ListenStream": 18101}}, "rkt": m{"net": "none"}}},
 		{"proxy, no network", "rkt-proxy-first-http.socket", "18102", "80", nil, proxied("none")},
 		{"proxy, default network", "rkt-proxy-first-http.socket", "18102", "80", nil, proxied("default")},
