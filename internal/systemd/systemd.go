@@ -142,6 +142,8 @@ type State struct {
 	Status string
 	// ExitStatus is that of the last main process that ended.
 	ExitStatus int
+	// Restart is the setting: "no", "on-failure", "always" …
+	Restart string
 }
 
 // State tells the state of a service. One that does not exist is "not-found".
@@ -151,7 +153,7 @@ func (m *Manager) State(ctx context.Context, unit string) (State, error) {
 		return State{}, fmt.Errorf("asking for unit %s: %w", unit, bus.Error(err))
 	}
 	text := func(key string) string { s, _ := p[key].(string); return s }
-	s := State{LoadState: text("LoadState"), ActiveState: text("ActiveState"), SubState: text("SubState"), Result: text("Result"), Status: text("StatusText")}
+	s := State{LoadState: text("LoadState"), ActiveState: text("ActiveState"), SubState: text("SubState"), Result: text("Result"), Status: text("StatusText"), Restart: text("Restart")}
 	if id, ok := p["InvocationID"].([]byte); ok {
 		s.Invocation = hex.EncodeToString(id)
 	}

@@ -4,15 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/internal/sys"
+	"github.com/rkt-systemd/rkt/internal/systemd"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/proxy"
 )
@@ -39,10 +38,14 @@ systemd-socket-proxyd, as nobody, with the sockets that systemd passed. The unit
 			}
 			err = proxy.Run(cmd.Context(), proxy.Options{Name: args[0], Port: args[1], IdleTime: idle, Pods: pods,
 				Listeners: sys.ListenFDs(os.Getenv), Release: a.Signals.Release, Environ: a.Environ,
+				// a unit that is about to end ends the proxy too, which then says whether connections may wait for the next
 				Starting: func(ctx context.Context) bool {
-					return slices.Contains([]string{"activating", "active", "reloading"}, unitProperty(ctx, "ActiveState", args[0]))
+					return slices.Contains([]string{"activating", "active", "reloading", "deactivating"}, podUnit(ctx, args[0]).ActiveState)
 				},
-				Restarts: func(ctx context.Context) bool { return unitProperty(ctx, "Restart", args[0]) != "no" }})
+				Restarts: func(ctx context.Context) bool {
+					restart := podUnit(ctx, args[0]).Restart
+					return restart != "" && restart != "no"
+				}})
 			return fmt.Errorf("port %q of pod %q: %w", args[1], args[0], err)
 		},
 	}
@@ -50,14 +53,20 @@ systemd-socket-proxyd, as nobody, with the sockets that systemd passed. The unit
 	return cmd
 }
 
-// unitProperty asks systemd about a declared pod's unit; what it does not
-// answer counts as "no".
-func unitProperty(ctx context.Context, name, pod string) string {
+// podUnit is what systemd says of a declared pod's unit, nothing if it does not
+// answer. No program is run for that: the service manager, when it stops this
+// process, would end that as well.
+func podUnit(ctx context.Context, pod string) systemd.State {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", "show", "--value", "-p", name, "--", podfile.UnitName(pod)).Output()
+	m, err := systemd.Connect(ctx)
 	if err != nil {
-		return "no"
+		return systemd.State{}
 	}
-	return strings.TrimSpace(string(out))
+	defer m.Close()
+	st, err := m.State(ctx, podfile.UnitName(pod))
+	if err != nil {
+		return systemd.State{}
+	}
+	return st
 }

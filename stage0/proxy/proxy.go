@@ -43,7 +43,7 @@ type Options struct {
 	// Listeners are the sockets that systemd passed.
 	Listeners []int
 	Pods      *pod.Pods
-	// Starting reports whether the pod's unit is about to run another pod.
+	// Starting reports whether the pod's unit may run another pod before it stops this process.
 	Starting func(ctx context.Context) bool
 	// Restarts reports whether systemd starts the pod again when it fails.
 	Restarts func(ctx context.Context) bool
@@ -202,7 +202,7 @@ func (w *watch) look(ctx context.Context) (netip.Addr, bool, error) {
 		}
 	}
 	if w.pod == nil {
-		if w.o.Starting(ctx) {
+		if w.o.Starting(ctx) || ctx.Err() != nil { // who is interrupted gets no answer
 			return none, false, nil
 		}
 		return none, false, errors.New("the pod does not run")

@@ -259,7 +259,13 @@ func TestActivatedPodFails(t *testing.T) {
 	t.Cleanup(func() { f.trySh("rm -rf /var/tmp/rkt-again") })
 	f.declare("fails", m{"apps": []m{a}, "volumes": []string{"data,kind=host,source=/var/tmp/rkt-again"}, "rkt": m{"net": "none"},
 		"ports": []m{{"name": "echo", "hostPort": 17002, "activate": true}}, "systemd": m{"service": m{"Restart": "on-failure"}}})
+	// the proxy has time to see that the pod does not run
+	const slow = "/run/systemd/system/rkt@fails.service.d"
+	f.Write(t, slow+"/50-slow.conf", 0o644, []byte("[Service]\nExecStopPost=/bin/sleep 2\n"))
+	t.Cleanup(func() { f.trySh("rm -rf " + slow + "; systemctl daemon-reload") })
+	f.systemctl("daemon-reload")
 	equal(t, "the answer of a pod that failed first", f.ask("127.0.0.1", 17002), "socket 0 of echo")
+	f.sh("rm -r " + slow + "; systemctl daemon-reload")
 	f.forget("fails")
 
 	for what, c := range map[string]struct {
