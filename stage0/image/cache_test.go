@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
 	"github.com/rkt-systemd/rkt/internal/acitest"
 	"github.com/rkt-systemd/rkt/stage0/store"
 )
@@ -166,4 +169,61 @@ func TestUnverifiedFileRecordIsNoShortCut(t *testing.T) {
 	if img, err := e.fetch(t, path, FetchOptions{}); err != nil || img.Record.Admission.Kind != store.AdmittedSigned {
 		t.Error(img.Record, err)
 	}
+}
+
+// check list: 14
+func TestWaitingForAFailedDownloadAsksAgain(t *testing.T) {
+	data := someImage(t, "1")
+	gone := false
+	asked, answer := make(chan bool, 2), make(chan bool)
+	e, url := handle(t, func(w http.ResponseWriter, _ *http.Request) {
+		if gone {
+			asked <- true
+			<-answer
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write(data)
+	})
+	e.f.Policy = PullUpdate
+	if _, err := e.fetch(t, url, FetchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	gone = true
+	log, lines := logtest.NewNullLogger()
+	waiting := make(chan bool)
+	log.AddHook(hook(func(m string) {
+		if strings.Contains(m, "waiting for it") {
+			close(waiting)
+		}
+	}))
+	e.f.Log = log
+	first := make(chan error, 1)
+	go func() {
+		_, err := e.fetch(t, url, FetchOptions{})
+		first <- err
+	}()
+	<-asked
+	second := make(chan error, 1)
+	go func() {
+		_, err := e.fetch(t, url, FetchOptions{})
+		second <- err
+	}()
+	select {
+	case <-waiting:
+	case <-time.After(time.Minute):
+		t.Fatalf("the second does not wait: %v", lines.AllEntries())
+	}
+	close(answer)
+	wantErr(t, <-first, "404")
+	wantErr(t, <-second, "404")
+}
+
+type hook func(message string)
+
+func (hook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (h hook) Fire(e *logrus.Entry) error {
+	h(e.Message)
+	return nil
 }

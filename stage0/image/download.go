@@ -70,12 +70,12 @@ func (f *Fetcher) fetchURL(ctx context.Context, ref Ref, o FetchOptions) (Image,
 		return Image{}, &NotStoredError{ref.Text, "the pull policy is never"}
 	}
 	// One process downloads, the others wait and then find the image stored.
-	tmp, waited, err := f.lockTemp(ref.URL, "downloading")
+	tmp, came, err := f.lockTemp(ref.URL, "downloading")
 	if err != nil {
 		return Image{}, err
 	}
 	defer tmp.Close()
-	if img, ok, err := f.cached(ref, lookAgain(o, waited)); ok || err != nil {
+	if img, ok, err := f.cached(ref, lookAgain(o, came)); ok || err != nil {
 		return img, err
 	}
 	return f.download(ctx, ref, o, tmp)
@@ -83,12 +83,21 @@ func (f *Fetcher) fetchURL(ctx context.Context, ref Ref, o FetchOptions) (Image,
 
 // lookAgain are the options for another look into the store once a source's
 // lock is held: somebody may have been done with it just before. What was
-// waited for is new enough for everybody.
-func lookAgain(o FetchOptions, waited bool) FetchOptions {
-	if waited {
+// waited for is new enough for everybody, if it came.
+func lookAgain(o FetchOptions, came bool) FetchOptions {
+	if came {
 		o.policy = PullNew
 	}
 	return o
+}
+
+// downloaded is when what is stored of a source came, the zero time if nothing is.
+func (f *Fetcher) downloaded(source string) time.Time {
+	remote, err := f.Store.Remote(source)
+	if err != nil {
+		return time.Time{} // then the download says what is wrong
+	}
+	return remote.Downloaded
 }
 
 // cached finds a URL's image in the store: any under the policies new and
@@ -133,16 +142,18 @@ func (f *Fetcher) stored(source string) (store.Remote, store.Record, error) {
 	return remote, r, err
 }
 
-// lockTemp opens and locks the partial file of a source.
-func (f *Fetcher) lockTemp(source, doing string) (*os.File, bool, error) {
+// lockTemp opens and locks the partial file of a source, and tells whether the
+// source's image came while it waited for another process.
+func (f *Fetcher) lockTemp(source, doing string) (tmp *os.File, came bool, err error) {
 	path := f.Store.TempFor(source)
-	tmp, err := lock.TryPath(path, lock.Exclusive)
+	tmp, err = lock.TryPath(path, lock.Exclusive)
 	if !errors.Is(err, lock.ErrLocked) {
 		return tmp, false, err
 	}
 	f.log().Infof("another process is %s %q, waiting for it", doing, source)
+	before := f.downloaded(source)
 	tmp, err = lock.Path(path, lock.Exclusive)
-	return tmp, true, err
+	return tmp, err == nil && !f.downloaded(source).Equal(before), err
 }
 
 // download brings the file, checks its signature and stores it. The partial

@@ -33,12 +33,12 @@ func (f *Fetcher) fetchOCI(ctx context.Context, ref Ref, o FetchOptions) (Image,
 		return Image{}, &NotStoredError{ref.Text, "the pull policy is never"}
 	}
 	// One process fetches, the others wait and then find the image stored.
-	l, waited, err := f.lockTemp(source, "fetching")
+	l, came, err := f.lockTemp(source, "fetching")
 	if err != nil {
 		return Image{}, err
 	}
 	defer dropLock(l)
-	if img, ok, err := f.cachedOCI(ref, source, id, lookAgain(o, waited)); ok || err != nil {
+	if img, ok, err := f.cachedOCI(ref, source, id, lookAgain(o, came)); ok || err != nil {
 		return img, err
 	}
 	src, err := f.openSource(ctx, ref)
