@@ -83,7 +83,9 @@ func TestConfinementEquality(t *testing.T) {
 		}
 		compare("rkt enter", f.service("rkt", "enter", "--app="+name, "equal", "/bin/sh", "-c", probe))
 		compare("rkt exec", f.service("rkt", "exec", "equal", "--app="+name, "--", "/bin/sh", "-c", probe))
-		compare("rkt enter with a terminal", f.service("script", "-qec", "rkt enter --app="+name+" equal /bin/sh -c '"+strings.ReplaceAll(probe, "'", `'\''`)+"'", "/dev/null"))
+		// script has no input: the terminal shows its end as ^@, at some moment
+		terminal := f.service("script", "-qec", "rkt enter --app="+name+" equal /bin/sh -c '"+strings.ReplaceAll(probe, "'", `'\''`)+"'", "/dev/null")
+		compare("rkt enter with a terminal", strings.ReplaceAll(terminal, "^@", ""))
 		if name == "handled" {
 			compare("pre-start", f.Read(t, rootfs(name)+"/var/tmp/pre-start"))
 		}

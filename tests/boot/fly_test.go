@@ -5,6 +5,7 @@ package boot
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 const flyStage1 = "/usr/lib/rkt/stage1-images/stage1-fly.aci"
@@ -87,9 +88,8 @@ func TestFly(t *testing.T) {
 		late := f.svc("fly-notify", m{"exec": []string{"/svc", "notify=1500ms", "reload"}, "user": "0", "group": "0"})
 		f.declare("late", m{"apps": []m{{"name": "one", "image": late, "systemd": m{"service": m{"Type": "notify"}}}}, "rkt": m{"stage1": flyStage1}})
 		f.sh("systemctl start --no-block rkt@late")
-		f.Eventually(t, soon, "machinectl", "show", "late")
-		equal(t, "before READY=1", f.show("rkt@late", "ActiveState"), "activating")
 		f.Eventually(t, soon, "systemctl", "-q", "is-active", "rkt@late")
+		f.activeAfter("rkt@late", 1500*time.Millisecond)
 		f.forget("late")
 
 		web := appOf("/svc", "serve")

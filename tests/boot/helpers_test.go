@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -108,6 +109,21 @@ func (f *fixture) systemctl(args ...string) string {
 func (f *fixture) show(unit, property string) string {
 	f.t.Helper()
 	return strings.TrimSpace(f.systemctl("show", "--value", "-p", property, unit))
+}
+
+// activeAfter asserts that a unit's start took as long as its app held READY=1 back.
+func (f *fixture) activeAfter(unit string, least time.Duration) {
+	f.t.Helper()
+	at := func(property string) time.Duration {
+		us, err := strconv.ParseInt(f.show(unit, property), 10, 64)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		return time.Duration(us) * time.Microsecond
+	}
+	if took := at("ActiveEnterTimestampMonotonic") - at("ExecMainStartTimestampMonotonic"); took < least {
+		f.t.Errorf("%s was active after %v, before READY=1", unit, took)
+	}
 }
 
 // app is an app of a pod file that runs a shell script in busybox.

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // svc makes an image of the test service ../images/svc, with this app section added.
@@ -83,9 +84,8 @@ func TestNotifyAndWatchdog(t *testing.T) {
 	notify := f.svc("svc-notify", appOf("/svc", "notify=2s", "reload"))
 	f.declare("late", m{"apps": []m{{"name": "one", "image": notify, "systemd": m{"service": m{"Type": "notify", "ReloadSignal": "HUP"}}}}, "rkt": m{"net": "none"}})
 	f.sh("systemctl start --no-block rkt@late")
-	f.Eventually(t, soon, "machinectl", "show", "late")
-	equal(t, "before READY=1", f.show("rkt@late", "ActiveState"), "activating")
 	f.Eventually(t, soon, "systemctl", "-q", "is-active", "rkt@late")
+	f.activeAfter("rkt@late", 2*time.Second)
 
 	f.waitLog("late", "one", "waiting")
 	f.systemctl("reload", "rkt@late")

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -15,12 +16,11 @@ import (
 	"github.com/rkt-systemd/rkt/tests/host"
 )
 
-// The power is cut twelve times in the middle of an update. Each boot from the fourth on asserts what the cut before it
+// The power is cut twelve times in the middle of an update. Each boot after that asserts what the cut before it
 // left and prepares the next one; tests/host/check begins that when the test has said how it went (flipDir/cut).
 const (
-	firstBoot = 3
-	flipDir   = "/srv/flip"
-	flipPod   = "flip"
+	flipDir = "/srv/flip"
+	flipPod = "flip"
 )
 
 // cuts are the moments: of an update to a good image or a bad one, so long after it began, after its trial began, or
@@ -137,10 +137,11 @@ func TestCutsBegin(t *testing.T) {
 // TestCutsGoOn asserts what a cut left.
 func TestCutsGoOn(t *testing.T) {
 	boot, err := strconv.Atoi(os.Getenv("RKT_VM_BOOT"))
-	if err != nil || boot <= firstBoot {
-		t.Fatalf("boot %d: %v", boot, err)
+	first, err2 := strconv.Atoi(os.Getenv("RKT_VM_CUTS_AFTER")) // the boot before the first cut
+	if err = errors.Join(err, err2); err != nil || boot <= first {
+		t.Fatalf("boot %d, %d before the cuts: %v", boot, first, err)
 	}
-	n := boot - firstBoot // cuts so far
+	n := boot - first // cuts so far
 	t.Run(fmt.Sprintf("%s image, %s s after %s", cuts[n-1].image, cuts[n-1].wait, cuts[n-1].since), func(t *testing.T) {
 		h := host.Open(t)
 		flipActive(t, h)
