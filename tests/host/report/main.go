@@ -1,22 +1,26 @@
 // Command report reads the output of "go test -json" from standard input,
 // prints it for people, and adds what it counted to a file.
 //
-//	go test -json ./... | report [-v] [-counts FILE]
+//	go test -json ./... | report [-v] [-counts FILE] [-failures FILE]
 //
-// A passing package is one line; a failing test is shown with all it wrote. A
+// A passing package is one line, two if tests took long: their names and times
+// (without subtests). A failing test is shown with all it wrote. A
 // package that fails without a failing test (it does not build, it panics)
-// counts as one failure. The file gets one line, "PASSED FAILED SKIPPED".
+// counts as one failure. One file gets one line, "PASSED FAILED SKIPPED", the
+// other the names of what failed, with the first and last lines of each.
 // Exit status 1: something failed, or nothing was read.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -33,13 +37,37 @@ type event struct {
 
 type counts struct{ passed, failed, skipped int }
 
+// run is what is known of the tests so far; its maps are by package, or by
+// package and name of a test.
+type run struct {
+	counts
+	out      io.Writer
+	verbose  bool
+	output   map[string][]string
+	failures map[string]int     // failed tests of a package
+	long     map[string][]event // ends of a package's tests that took long
+	list     []string           // what failed: name and some of what it wrote
+	parents  map[string]bool    // of subtests that failed
+}
+
+const (
+	longTest  = 10 // seconds
+	mostTests = 8
+	// Of a failure, in the list of them: enough to tell why.
+	firstLines, lastLines, longLine = 4, 6, 240
+)
+
 func main() {
 	verbose := flag.Bool("v", false, "print every test's result")
 	file := flag.String("counts", "", "file that gets the counts")
+	failures := flag.String("failures", "", "file that gets what failed")
 	flag.Parse()
-	c, err := report(os.Stdin, os.Stdout, *verbose)
+	c, failed, err := report(os.Stdin, os.Stdout, *verbose)
 	if err == nil && *file != "" {
-		err = appendCounts(*file, c)
+		err = add(*file, fmt.Sprintf("%d %d %d\n", c.passed, c.failed, c.skipped))
+	}
+	if err == nil && *failures != "" && len(failed) > 0 {
+		err = add(*failures, strings.Join(failed, ""))
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "report: %v\n", err)
@@ -50,11 +78,9 @@ func main() {
 	}
 }
 
-func report(in io.Reader, out io.Writer, verbose bool) (counts, error) {
-	var c counts
+func report(in io.Reader, out io.Writer, verbose bool) (counts, []string, error) {
+	c := run{out: out, verbose: verbose, output: map[string][]string{}, failures: map[string]int{}, long: map[string][]event{}, parents: map[string]bool{}}
 	var events int
-	output := map[string][]string{} // of a test, by package and name
-	failures := map[string]int{}    // failed tests of a package
 	r := bufio.NewReader(in)
 	for {
 		line, err := r.ReadString('\n')
@@ -64,32 +90,33 @@ func report(in io.Reader, out io.Writer, verbose bool) (counts, error) {
 				fmt.Fprint(out, line) // not an event: what the go command itself says
 			} else {
 				events++
-				c.take(e, out, verbose, output, failures)
+				c.take(e)
 			}
 		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return c, fmt.Errorf("reading test events: %w", err)
+			return c.counts, c.list, fmt.Errorf("reading test events: %w", err)
 		}
 	}
 	if events == 0 {
-		return c, errors.New("no test event was read")
+		return c.counts, c.list, errors.New("no test event was read")
 	}
-	return c, nil
+	return c.counts, c.list, nil
 }
 
-func (c *counts) take(e event, out io.Writer, verbose bool, output map[string][]string, failures map[string]int) {
+func (c *run) take(e event) {
 	key := e.Package + "\x00" + e.Test
 	switch e.Action {
 	case "output":
-		output[key] = append(output[key], e.Output)
+		c.output[key] = append(c.output[key], e.Output)
 	case "build-output":
-		fmt.Fprint(out, e.Output)
+		fmt.Fprint(c.out, e.Output)
 	case "pass", "skip", "fail":
 		if e.Test == "" {
-			c.endPackage(e, out, output[key], failures[e.Package])
+			c.endPackage(e, c.output[key])
+			longest(c.out, c.long[e.Package])
 			break
 		}
 		switch e.Action {
@@ -99,29 +126,71 @@ func (c *counts) take(e event, out io.Writer, verbose bool, output map[string][]
 			c.skipped++
 		case "fail":
 			c.failed++
-			failures[e.Package]++
+			c.failures[e.Package]++
+			c.fail(e, c.output[key])
 		}
 		switch {
 		case e.Action == "fail":
-			fmt.Fprint(out, strings.Join(output[key], ""))
-		case verbose || e.Action == "skip":
-			fmt.Fprint(out, strings.Join(results(output[key], e.Action == "skip"), ""))
+			fmt.Fprint(c.out, strings.Join(c.output[key], ""))
+		case c.verbose || e.Action == "skip":
+			fmt.Fprint(c.out, strings.Join(results(c.output[key], e.Action == "skip"), ""))
 		}
-		delete(output, key)
+		delete(c.output, key)
+		if e.Elapsed >= longTest && !strings.Contains(e.Test, "/") {
+			c.long[e.Package] = append(c.long[e.Package], e)
+		}
 	}
 }
 
-func (c *counts) endPackage(e event, out io.Writer, output []string, failures int) {
+// fail adds to the list of what failed, tests of which only subtests failed left out.
+func (c *run) fail(e event, output []string) {
+	key := e.Package + "\x00" + e.Test
+	if i := strings.LastIndex(key, "/"); i > len(e.Package) {
+		c.parents[key[:i]] = true
+	}
+	var lines []string
+	for _, line := range strings.Split(strings.Join(output, ""), "\n") {
+		if trimmed := strings.TrimSpace(line); trimmed == "" || strings.HasPrefix(trimmed, "=== ") || strings.HasPrefix(trimmed, "--- ") {
+			continue
+		}
+		if len(line) > longLine {
+			line = strings.ToValidUTF8(line[:longLine], "") + "…"
+		}
+		lines = append(lines, "     "+line+"\n")
+	}
+	if c.parents[key] && len(lines) == 0 {
+		return
+	}
+	if len(lines) > firstLines+lastLines {
+		lines = slices.Replace(lines, firstLines, len(lines)-lastLines, "     …\n")
+	}
+	c.list = append(c.list, strings.TrimSpace(e.Package+" "+e.Test)+"\n"+strings.Join(lines, ""))
+}
+
+func (c *run) endPackage(e event, output []string) {
 	switch e.Action {
 	case "pass":
-		fmt.Fprintf(out, "ok   %s %.1fs\n", e.Package, e.Elapsed)
+		fmt.Fprintf(c.out, "ok   %s %.1fs\n", e.Package, e.Elapsed)
 	case "fail":
-		if failures == 0 {
+		if c.failures[e.Package] == 0 {
 			c.failed++
-			fmt.Fprint(out, strings.Join(output, ""))
+			c.fail(e, output)
+			fmt.Fprint(c.out, strings.Join(output, ""))
 		}
-		fmt.Fprintf(out, "FAIL %s %.1fs\n", e.Package, e.Elapsed)
+		fmt.Fprintf(c.out, "FAIL %s %.1fs\n", e.Package, e.Elapsed)
 	}
+}
+
+func longest(out io.Writer, long []event) {
+	if len(long) == 0 {
+		return
+	}
+	slices.SortStableFunc(long, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	var names []string
+	for _, t := range long[:min(len(long), mostTests)] {
+		names = append(names, fmt.Sprintf("%s %.0fs", t.Test, t.Elapsed))
+	}
+	fmt.Fprintf(out, "     longest: %s\n", strings.Join(names, ", "))
 }
 
 // results keeps the result lines of a test's output; with reasons, all but the
@@ -137,11 +206,12 @@ func results(output []string, reasons bool) []string {
 	return kept
 }
 
-func appendCounts(name string, c counts) error {
+// add appends to a file.
+func add(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
-		return fmt.Errorf("adding the counts: %w", err)
+		return fmt.Errorf("adding what was found: %w", err)
 	}
-	_, err = fmt.Fprintf(f, "%d %d %d\n", c.passed, c.failed, c.skipped)
+	_, err = f.WriteString(text)
 	return errors.Join(err, f.Close())
 }
