@@ -32,7 +32,7 @@ func TestGroupRkt(t *testing.T) {
 			t.Errorf("%s: status %d", command, code)
 		}
 	}
-	out, code := as("rktuser", "timeout 10 rkt logs -f shared | head -1")
+	out, code := as("rktuser", "timeout 30 rkt logs -f shared | head -1")
 	if contains(t, "rkt logs -f", out, "["); code != 0 {
 		t.Errorf("rkt logs -f: status %d", code)
 	}

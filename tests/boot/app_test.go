@@ -19,7 +19,7 @@ func (f *fixture) sandbox(flags ...string) (uuid string) {
 	f.rkt("fetch", busybox)
 	f.Run(f.t, append([]string{"bash", "-c", `rm -f /run/sandbox.uuid; systemctl reset-failed sandbox 2>/dev/null
 		systemd-run --quiet --unit=sandbox rkt app sandbox --uuid-file-save=/run/sandbox.uuid "$@"
-		for i in {1..400}; do [ -s /run/sandbox.uuid ] && exec rkt status --uuid-file=/run/sandbox.uuid --wait-ready=60s; sleep 0.05; done
+		for i in {1..1200}; do [ -s /run/sandbox.uuid ] && exec rkt status --uuid-file=/run/sandbox.uuid --wait-ready=60s; sleep 0.05; done
 		journalctl -u sandbox >&2; exit 1`, "-"}, flags...)...)
 	f.t.Cleanup(func() { f.trySh("systemctl stop sandbox; systemctl reset-failed sandbox; rm -f /run/sandbox.uuid") })
 	return strings.TrimSpace(f.Read(f.t, "/run/sandbox.uuid"))
@@ -115,7 +115,7 @@ func TestSandbox(t *testing.T) {
 		f.refused(t, []string{"immutable"}, "app", "stop", other, "--app=app")
 		equal(t, "the list of an immutable pod", f.rkt("app", "list", "--no-legend", other), "app\trunning")
 		f.rkt("stop", other)
-		f.rkt("status", "--wait=30s", other)
+		f.rkt("status", "--wait=60s", other)
 	})
 	t.Run("many at once", func(t *testing.T) {
 		f.sh(fmt.Sprintf(`p=; for i in 1 2 3 4 5 6; do timeout 100 rkt app add %[1]s %[2]s --name=n$i --exec=/bin/sleep -- 1000 & p="$p $!"; done; for i in $p; do wait $i || exit 1; done
@@ -153,10 +153,10 @@ func TestSandboxVolumes(t *testing.T) {
 			status := f.rkt("app", "status", uuid)
 			contains(t, "the status", status, "/var/tmp/sandbox:/data:(read_only:false)", "/var/tmp/sandbox:/ro:(read_only:true)")
 			// what the host mounts in a volume later shows; what is mounted in the pod stays there
-			f.sh(fmt.Sprintf(`mount -t tmpfs none /var/tmp/sandbox/sub; echo later >/var/tmp/sandbox/sub/f; timeout 20 rkt exec --app=app %[1]s cat /data/sub/f; umount /var/tmp/sandbox/sub
+			f.sh(fmt.Sprintf(`mount -t tmpfs none /var/tmp/sandbox/sub; echo later >/var/tmp/sandbox/sub/f; timeout 60 rkt exec --app=app %[1]s cat /data/sub/f; umount /var/tmp/sandbox/sub
 				p=$(rkt status %[1]s | sed -n s/^pid=//p); nsenter -t $p -m mount -t tmpfs none /opt/stage2/app/rootfs/data/sub; ! mountpoint -q /var/tmp/sandbox/sub`, uuid))
 			if len(flags) == 0 {
-				f.sh(fmt.Sprintf(`machinectl bind --mkdir rkt-%[1]s /var/tmp/sandbox /opt/stage2/app/rootfs/bound; timeout 20 rkt exec --app=app %[1]s cat /bound/file`, uuid))
+				f.sh(fmt.Sprintf(`machinectl bind --mkdir rkt-%[1]s /var/tmp/sandbox /opt/stage2/app/rootfs/bound; timeout 60 rkt exec --app=app %[1]s cat /bound/file`, uuid))
 			}
 			f.app("rm", uuid, "app")
 			f.add(uuid, "app", "ls /e | wc -l; exit 3", "--mnt-volume=name=e,kind=empty,target=/e")
@@ -178,7 +178,7 @@ func TestSandboxAttach(t *testing.T) {
 	f.add(uuid, "streams", reader, "--stdin=stream", "--stdout=stream")
 	f.add(uuid, "tty", reader, "--stdin=tty", "--stdout=tty", "--stderr=tty")
 	talk := func() string {
-		return f.sh(fmt.Sprintf(`rm -f /run/att.heard; { until [ -s /run/att.heard ]; do echo two; sleep 0.1; done; echo end; } | timeout 20 rkt attach --app=streams %s | tee /run/att.heard`, uuid))
+		return f.sh(fmt.Sprintf(`rm -f /run/att.heard; { until [ -s /run/att.heard ]; do echo two; sleep 0.1; done; echo end; } | timeout 60 rkt attach --app=streams %s | tee /run/att.heard`, uuid))
 	}
 	t.Cleanup(func() { f.trySh("rm -f /run/att.heard") })
 	for _, round := range []string{"first", "again"} {
@@ -186,8 +186,8 @@ func TestSandboxAttach(t *testing.T) {
 			f.app("start", uuid, "streams")
 			f.app("start", uuid, "tty")
 			// detached as soon as something is heard
-			f.sh(fmt.Sprintf(`timeout 20 rkt attach --app=streams --mode=stdout %[1]s >/run/att.heard & a=$!
-				until grep -q heard /run/att.heard; do echo one | timeout 20 rkt attach --app=streams --mode=stdin %[1]s; sleep 0.1; done; kill -INT $a; wait $a || true`, uuid))
+			f.sh(fmt.Sprintf(`timeout 60 rkt attach --app=streams --mode=stdout %[1]s >/run/att.heard & a=$!
+				until grep -q heard /run/att.heard; do echo one | timeout 60 rkt attach --app=streams --mode=stdin %[1]s; sleep 0.1; done; kill -INT $a; wait $a || true`, uuid))
 			f.appState(uuid, "streams", "running")
 			contains(t, "output", talk(), "heard <two>\n", "last words\n")
 			f.appState(uuid, "streams", "exited")
@@ -211,7 +211,7 @@ func TestSandboxAttach(t *testing.T) {
 func TestSandboxFromShell(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
-	const wait = `for i in {1..400}; do [ -s /run/sb.uuid ] && break; sleep 0.05; done; rkt status --wait-ready=30s --uuid-file=/run/sb.uuid >/dev/null`
+	const wait = `for i in {1..1200}; do [ -s /run/sb.uuid ] && break; sleep 0.05; done; rkt status --wait-ready=60s --uuid-file=/run/sb.uuid >/dev/null`
 	f.sh("rm -f /run/sb.uuid")
 	screen, status := f.converse("bash -m -c 'rkt app sandbox --net=none --uuid-file-save=/run/sb.uuid & " + wait + "; jobs; rkt stop --uuid-file=/run/sb.uuid; wait %1; echo ended with $?'")
 	contains(t, "the screen", screen, "Running", "ended with 0\n")

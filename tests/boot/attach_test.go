@@ -22,10 +22,10 @@ func (f *fixture) converse(command string, turns ...turn) (string, int) {
 		script -qefc "tty >$d/tty; stty rows 33 cols 77; $cmd" /dev/null <$d/keys >$d/screen 2>&1 & p=$!
 		exec 3>$d/keys
 		while [ $# -gt 0 ]; do
-			for i in {1..400}; do [ -z "$1" ] || grep -qaF -- "$1" $d/screen && break; kill -0 $p 2>/dev/null || break; sleep 0.05; done
+			for i in {1..1200}; do [ -z "$1" ] || grep -qaF -- "$1" $d/screen && break; kill -0 $p 2>/dev/null || break; sleep 0.05; done
 			tty=$(cat $d/tty); eval "$3"; printf "$2" >&3; shift 3
 		done
-		for i in {1..400}; do kill -0 $p 2>/dev/null || break; sleep 0.05; done
+		for i in {1..1200}; do kill -0 $p 2>/dev/null || break; sleep 0.05; done
 		kill $p 2>/dev/null && echo "(still running)" >>$d/screen
 		wait $p; s=$?; cat $d/screen; rm -rf $d; echo "status=$s"`, "-", command}
 	for _, t := range turns {
@@ -158,14 +158,14 @@ func TestAttachStreams(t *testing.T) {
 			rkt attach --app=app --mode=stdout att >/run/att.1 & one=$!
 			rkt attach --app=app att </run/att.in >/run/att.2 & two=$!
 			exec 3>/run/att.in
-			for i in {1..200}; do
+			for i in {1..1200}; do
 				echo first >&3
 				grep -q 'heard <first>' /run/att.1 && grep -q 'heard <first>' /run/att.2 && break
 				sleep 0.1
 			done
 			kill $one; wait $one; echo "one left with $?" >>/run/att.1
 			echo second >&3
-			for i in {1..200}; do grep -q 'heard <second>' /run/att.2 && break; sleep 0.05; done
+			for i in {1..1200}; do grep -q 'heard <second>' /run/att.2 && break; sleep 0.05; done
 			exec 3>&-
 			kill $two; wait $two; echo "two left with $?" >>/run/att.2`)
 		one, two := f.Read(t, "/run/att.1"), f.Read(t, "/run/att.2")
@@ -217,7 +217,7 @@ func TestAttachStreams(t *testing.T) {
 		f.start("slow")
 		// one client takes the first line and no more
 		f.sh(`setsid bash -c 'rkt attach --mode=stdout slow | { read l; touch /run/att.first; while [ ! -e /run/att.stop ]; do sleep 0.1; done; }' >/dev/null 2>&1 &
-			for i in {1..200}; do echo try | rkt attach --mode=stdin slow; [ -e /run/att.first ] && break; sleep 0.1; done
+			for i in {1..1200}; do echo try | rkt attach --mode=stdin slow; [ -e /run/att.first ] && break; sleep 0.1; done
 			echo go | rkt attach --mode=stdin slow`)
 		f.waitLog("slow", "app", "done")
 		f.waitLog("slow", "app", "does not take the output fast enough")

@@ -88,8 +88,8 @@ func badPod(lane, image, restart string) m {
 	app["mounts"] = []m{{"volume": "data", "path": "/data"}}
 	p["volumes"] = []m{{"name": "data", "kind": "empty"}}
 	if lane == "health" || lane == "ready" || lane == "late" {
-		app["health"] = m{"exec": []string{"/check", "absent=/tmp/bad"}, "interval": "300ms", "timeout": "1s", "retries": 2}
-		p["rkt"].(m)["update"].(m)["settle"] = "3s"
+		app["health"] = m{"exec": []string{"/check", "absent=/tmp/bad"}, "interval": "300ms", "timeout": "2s", "retries": 2}
+		p["rkt"].(m)["update"].(m)["settle"] = "8s"
 	}
 	if lane == "ready" {
 		p["rkt"].(m)["ready"] = "healthy"

@@ -206,7 +206,7 @@ func TestEnterWaits(t *testing.T) {
 		timeout 30 rkt enter ` + uuid + ` /bin/echo entered >/run/away/out 2>&1 & e=$!; sleep 0.7; kill -0 $e && echo waits; mv /run/away/*pid .; wait $e; echo $?; cat /run/away/out; rm -r /run/away`)
 	equal(t, "entering", out, "waits\n0\nentered\n")
 	out = f.sh(`cd ` + dir + `; cp ppid /run/ppid 2>/dev/null || cp pid /run/ppid; p=$(cat /run/ppid); rm -f pid ppid
-		timeout 30 rkt enter ` + uuid + ` /bin/echo entered >/run/enter.out 2>&1 & e=$!; sleep 0.5; machinectl terminate rkt-` + uuid + `; rkt status ` + uuid + ` --wait=20s >/dev/null 2>&1
+		timeout 30 rkt enter ` + uuid + ` /bin/echo entered >/run/enter.out 2>&1 & e=$!; sleep 0.5; machinectl terminate rkt-` + uuid + `; rkt status ` + uuid + ` --wait=60s >/dev/null 2>&1
 		begin=$(date +%s%N); s=0; wait $e || s=$?; echo $s $(( ($(date +%s%N) - begin) / 1000000000 )); rm -f /run/ppid /run/enter.out`)
 	equal(t, "status and seconds of an enter that is too late", out, "254 0\n")
 	f.unchanged(before)
@@ -235,7 +235,7 @@ func TestPodDirectory(t *testing.T) {
 		}
 	}
 	f.rkt("stop", uuid)
-	f.rkt("status", uuid, "--wait=30s")
+	f.rkt("status", uuid, "--wait=60s")
 	equal(t, "an ended pod", where(uuid), "run/"+uuid)
 	f.refused(t, []string{`"app"`, "name"}, append(append([]string{"prepare"}, bb("true", "---")[:3]...), busybox, "--name=app")...)
 	was := all()

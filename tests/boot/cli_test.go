@@ -28,7 +28,7 @@ func (f *fixture) refused(t *testing.T, want []string, args ...string) {
 func (f *fixture) background(args ...string) (uuid string) {
 	f.t.Helper()
 	f.Run(f.t, append([]string{"bash", "-c", `rm -f /run/background.uuid; setsid rkt run --uuid-file-save=/run/background.uuid "$@" </dev/null >/run/background.log 2>&1 &
-		for i in {1..400}; do [ -s /run/background.uuid ] && exec rkt status --uuid-file=/run/background.uuid --wait-ready=60s; sleep 0.05; done
+		for i in {1..1200}; do [ -s /run/background.uuid ] && exec rkt status --uuid-file=/run/background.uuid --wait-ready=60s; sleep 0.05; done
 		cat /run/background.log >&2; exit 1`, "-"}, args...)...)
 	return strings.TrimSpace(f.Read(f.t, "/run/background.uuid"))
 }

@@ -49,7 +49,7 @@ func (f *fixture) composeImages() {
 			cd ..; rm -rf $1; }
 		%[3]s
 		for job in $(jobs -p); do wait $job; done
-		for ((i = 0; i < 200; i++)); do (exec 3<>/dev/tcp/127.0.0.1/5007) 2>/dev/null && exit; sleep 0.1; done; exit 1`, composeDir, composeRegistry, push))
+		for ((i = 0; i < 600; i++)); do (exec 3<>/dev/tcp/127.0.0.1/5007) 2>/dev/null && exit; sleep 0.1; done; exit 1`, composeDir, composeRegistry, push))
 }
 
 // A shop of three layers: nginx asks a program in Python, that asks redis, by
@@ -238,7 +238,7 @@ http { access_log /logs/access.log; server { listen 80; location / { proxy_pass 
 	equal(t, "modes", f.sh("stat -c '%a' /etc/rkt/compose/shop/web-0.env"), "600\n")
 
 	f.systemctl("start", "rkt@shop-front", "rkt@ledger-report", "rkt@board")
-	const ask = `curl -fsS --max-time 5 http://127.0.0.1:8090/`
+	const ask = `curl -fsS --max-time 30 http://127.0.0.1:8090/`
 	equal(t, "the answer through all layers", f.Eventually(t, soon, "bash", "-c", ask), "hello $HOME|two words|s3cret|:1|cache,shop-cache,store|web")
 	equal(t, "what the named volume holds", f.sh("rkt exec shop-cache -- /usr/bin/redis-cli save; ls /var/lib/rkt-volumes/shop_data"), "OK\ndump.rdb\n")
 	equal(t, "what the board says of itself", f.Eventually(t, soon, "curl", "-fsS", "--max-time", "5", "http://127.0.0.1:8092/"),

@@ -58,7 +58,7 @@ set -u
 RANDOM=$2
 pods=(cycle-full cycle-plain cycle-off)
 pause() { sleep $(printf '0.%03d' $((RANDOM % $1))); }
-settled() { for ((j = 0; j < 200; j++)); do case $(systemctl is-active rkt@$1) in inactive | failed) return ;; esac; sleep 0.05; done; echo "rkt@$1 does not end"; exit 1; }
+settled() { for ((j = 0; j < 1200; j++)); do case $(systemctl is-active rkt@$1) in inactive | failed) return ;; esac; sleep 0.05; done; echo "rkt@$1 does not end"; exit 1; }
 for ((i = 0; i < $1; i++)); do
 	p=${pods[RANDOM % 3]}
 	case $((RANDOM % 6)) in

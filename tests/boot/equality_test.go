@@ -151,7 +151,7 @@ func TestExec(t *testing.T) {
 	}
 	// A signal reaches the command; one that ends it ends rkt, too.
 	stdout, _, code = f.trySh(`rkt exec exec --app=two -- /bin/sh -c 'trap "echo caught; exit 3" TERM; echo up; while :; do sleep 0.1; done' >/run/exec-out & p=$!
-		for i in {1..200}; do grep -q up /run/exec-out && break; sleep 0.05; done; kill -TERM $p; wait $p; s=$?; cat /run/exec-out; rm -f /run/exec-out; exit $s`)
+		for i in {1..1200}; do grep -q up /run/exec-out && break; sleep 0.05; done; kill -TERM $p; wait $p; s=$?; cat /run/exec-out; rm -f /run/exec-out; exit $s`)
 	if stdout != "up\ncaught\n" || code != 3 {
 		t.Errorf("a signal: %q, status %d", stdout, code)
 	}

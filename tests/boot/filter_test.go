@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +32,7 @@ systemd-run --quiet --unit=`+unit+` -p Delegate=yes -p Type=notify -p NotifyAcce
 	t.Cleanup(func() {
 		h.Sh(t, "systemctl stop "+unit+"; systemctl reset-failed "+unit+" 2>/dev/null || true; rm -rf /var/tmp/rkt-test-plain")
 	})
-	plain := outerPID(t, h, strings.TrimSpace(h.Eventually(t, 10*time.Second, "pgrep", "-x", "-f", "/usr/bin/sleep 424242")))
+	plain := outerPID(t, h, strings.TrimSpace(h.Eventually(t, soon, "pgrep", "-x", "-f", "/usr/bin/sleep 424242")))
 
 	h.Sh(t, `mkdir -p /etc/rkt/pods; cat >/etc/rkt/pods/filter.json <<'X'
 {"apps":[{"name":"app","image":"/var/tmp/img/busybox.aci","exec":["/bin/sleep","434343"]}],"rkt":{"net":"none"}}

@@ -27,7 +27,10 @@ func TestHealth(t *testing.T) {
 	f := open(t)
 	before := f.snapshot()
 	quick := func(h m) m {
-		h["interval"], h["startInterval"], h["timeout"], h["retries"] = "300ms", "200ms", "1s", 2
+		h["interval"], h["startInterval"], h["retries"] = "300ms", "200ms", 2
+		if h["timeout"] == nil {
+			h["timeout"] = "20s"
+		}
 		return m{"health": h}
 	}
 	const idle = `exec sleep 1000`
@@ -35,7 +38,7 @@ func TestHealth(t *testing.T) {
 	const slow = `test -e /tmp/slow || exit 0; echo about to hang; setsid sh -c 'trap "" TERM; sleep 7654' & sleep 7655`
 	f.declare("well", pod(
 		app("run", `echo secret >/tmp/id; exec sleep 1000`, m{"user": "33", "group": "33", "workingDirectory": "/tmp"}, quick(m{"exec": []string{"/bin/sh", "-c", `id -u; test ! -e /tmp/bad && grep -q secret /tmp/id`}})),
-		app("hang", idle, quick(m{"exec": []string{"/bin/sh", "-c", slow}})),
+		app("hang", idle, quick(m{"exec": []string{"/bin/sh", "-c", slow}, "timeout": "2s"})),
 		app("web", `mkdir /www; echo hi >/www/x; exec httpd -f -p 8088 -h /www`, quick(m{"http": "http://:8088/x"})),
 		app("gone", idle, quick(m{"http": "http://:8088/nothing"})),
 		app("port", idle, quick(m{"tcp": "8088"})),
@@ -55,7 +58,7 @@ func TestHealth(t *testing.T) {
 
 	f.rkt("enter", "--app=hang", "well", "/bin/touch", "/tmp/slow")
 	f.waitHealth("well", "hang", "unhealthy")
-	contains(t, "the check that hangs", f.rkt("status", "well"), "killed, it took longer than 1s: about to hang")
+	contains(t, "the check that hangs", f.rkt("status", "well"), "killed, it took longer than 2s: about to hang")
 	f.rkt("enter", "--app=hang", "well", "/bin/rm", "/tmp/slow")
 	f.waitHealth("well", "hang", "healthy")
 	equal(t, "what a check left behind", f.sh("pgrep -xf 'sleep 765[45]' || true"), "")
@@ -132,7 +135,7 @@ func TestReadyHealthy(t *testing.T) {
 	f.sh("systemctl stop rkt-test-after")
 	f.stop("slow")
 
-	f.declare("slow", service(ready(pod(app("one", "exec sleep 1000", m{"health": m{"exec": []string{"/bin/sh", "-c", "echo not yet; exit 1"}}}))), m{"TimeoutStartSec": "2s"}))
+	f.declare("slow", service(ready(pod(app("one", "exec sleep 1000", m{"health": m{"exec": []string{"/bin/sh", "-c", "echo not yet; exit 1"}}}))), m{"TimeoutStartSec": "6s"}))
 	f.sh("! systemctl start rkt@slow")
 	equal(t, "result of one that never is", f.show("rkt@slow", "Result"), "timeout")
 	contains(t, "log", f.appLog("slow", "one"), "App one did not become healthy in", "and the pod is not ready without that; the last check: exit status 1: not yet")

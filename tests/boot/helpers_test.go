@@ -28,7 +28,7 @@ const (
 	busybox  = imageDir + "/busybox.aci"
 	redis    = imageDir + "/redis.aci"
 	// soon limits waits for what takes milliseconds on a quiet machine.
-	soon = 20 * time.Second
+	soon = time.Minute
 )
 
 type m = map[string]any

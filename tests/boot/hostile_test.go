@@ -158,12 +158,12 @@ func TestLeakedDescriptors(t *testing.T) {
 		f.declare("leak", pod(app("one", forever(0))))
 		f.start("leak")
 		for _, verb := range []string{"exec --app=one leak --", "enter --app=one leak"} {
-			out := f.sh(leak + `timeout 20 rkt ` + verb + ` /bin/sh -c 'for n in $(seq 3 66); do cd /proc/self/fd/$n 2>/dev/null && ls -a . ; cat /proc/self/fd/$n 2>/dev/null; done; echo done'`)
+			out := f.sh(leak + `timeout 60 rkt ` + verb + ` /bin/sh -c 'for n in $(seq 3 66); do cd /proc/self/fd/$n 2>/dev/null && ls -a . ; cat /proc/self/fd/$n 2>/dev/null; done; echo done'`)
 			if !strings.HasSuffix(out, "done\n") || strings.Contains(out, "decoy") || strings.Contains(out, "root:") || strings.Contains(out, "secret") {
 				t.Errorf("%s: %s", verb, out)
 			}
 			for _, n := range []string{"4", "16"} {
-				stdout, stderr, code := f.trySh(leak + `timeout 20 rkt ` + verb + ` /proc/self/fd/` + n)
+				stdout, stderr, code := f.trySh(leak + `timeout 60 rkt ` + verb + ` /proc/self/fd/` + n)
 				if code == 0 || strings.Contains(stdout+stderr, "root:") {
 					t.Errorf("%s /proc/self/fd/%s: status %d\n%s%s", verb, n, code, stdout, stderr)
 				}
@@ -212,7 +212,7 @@ func TestLauncherIsOutOfReach(t *testing.T) {
 	f.declare("evil", p)
 	f.start("evil")
 	f.waitLog("evil", "evil", "started")
-	f.sh(`for i in $(seq 20); do timeout 20 rkt exec --app=one evil -- /bin/true || echo "exec failed: $?"; done`)
+	f.sh(`for i in $(seq 20); do timeout 60 rkt exec --app=one evil -- /bin/true || echo "exec failed: $?"; done`)
 	lacks(t, "the attacker's log", f.appLog("evil", "evil"), "WROTE")
 	f.stop("evil")
 	f.forget("evil")

@@ -104,7 +104,7 @@ func TestLogsCommand(t *testing.T) {
 	equal(t, "lines of -n 1", strings.Count(f.rkt("logs", "logs", "--app=two", "-n", "1"), "\n"), 0)
 	// --follow --until-end ends with the pod.
 	out := f.sh(`timeout 60 rkt logs -f --until-end --app=one ` + uuid + ` >/run/follow & p=$!
-		for i in {1..200}; do grep -q started /run/follow && break; sleep 0.05; done
+		for i in {1..1200}; do grep -q started /run/follow && break; sleep 0.05; done
 		systemctl stop rkt@logs; wait $p; cat /run/follow`)
 	contains(t, "rkt logs -f", out, "from one", "started")
 	f.refused(t, []string{"nothing-of-that-name"}, "logs", "nothing-of-that-name")

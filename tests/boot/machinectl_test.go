@@ -81,9 +81,9 @@ func (f *fixture) terminal(command, line string) string {
 	out := f.Run(f.t, "bash", "-c", `rm -f /run/keys /run/screen; mkfifo /run/keys
 		script -qefc "$1" /dev/null </run/keys >/run/screen 2>&1 & p=$!
 		exec 3>/run/keys
-		for i in {1..400}; do grep -q '[#:>]' /run/screen && break; sleep 0.05; done
+		for i in {1..1200}; do grep -q '[#:>]' /run/screen && break; sleep 0.05; done
 		printf '%s\n' "$2" >&3
-		for i in {1..200}; do kill -0 $p 2>/dev/null && ! grep -qa '/dev/pts' /run/screen || break; sleep 0.05; done
+		for i in {1..1200}; do kill -0 $p 2>/dev/null && ! grep -qa '/dev/pts' /run/screen || break; sleep 0.05; done
 		kill $p 2>/dev/null; wait $p; cat /run/screen; rm -f /run/keys /run/screen`, "-", command, line)
 	return strings.ReplaceAll(out, "\r", "")
 }

@@ -60,7 +60,7 @@ func TestSocketSection(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		equal(t, "answer at "+addr, f.ask(addr, 18090), "socket 0 of one")
 	}
-	contains(t, "answer to a datagram", f.sh("exec 3<>/dev/udp/127.0.0.1/18091; echo x >&3; timeout 10 head -1 <&3"), "of one")
+	contains(t, "answer to a datagram", f.sh("exec 3<>/dev/udp/127.0.0.1/18091; echo x >&3; timeout 30 head -1 <&3"), "of one")
 	// the app is in the pod's network, where there is no such socket; the sockets are of the host's
 	equal(t, "listening in the pod's network", f.sh(`nsenter -n -t $(machinectl show --value -p Leader act) ss -Hltn`), "")
 	networks := strings.Fields(f.sh(`leader=$(machinectl show --value -p Leader act)
@@ -192,7 +192,7 @@ func TestIdleTime(t *testing.T) {
 	}
 	equal(t, "outcomes", []string{f.show(units[0], "Result"), f.show(units[1], "Result")}, []string{"success", "success"})
 	// connections at all points of its end
-	asked := f.sh(`for i in $(seq 0 9); do timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/17001; cat <&3' || echo "no answer"; sleep "1.0$i"; done | sort | uniq -c | xargs`)
+	asked := f.sh(`for i in $(seq 0 9); do timeout 60 bash -c 'exec 3<>/dev/tcp/127.0.0.1/17001; cat <&3' || echo "no answer"; sleep "1.0$i"; done | sort | uniq -c | xargs`)
 	equal(t, "answers to connections while it ends", asked, "10 socket 0 of echo\n")
 	f.reaches("inactive inactive active", units...)
 	// started by hand it stays until it was of use

@@ -39,7 +39,7 @@ func TestPortClashes(t *testing.T) {
 	}
 	answers := func(port int, want string) {
 		t.Helper()
-		equal(t, fmt.Sprint("port ", port), f.sh(fmt.Sprintf("for i in {1..100}; do curl -sf --max-time 5 http://127.0.0.1:%d/ && exit; sleep 0.05; done", port)), want+"\n")
+		equal(t, fmt.Sprint("port ", port), f.sh(fmt.Sprintf("for i in {1..1200}; do curl -sf --max-time 5 http://127.0.0.1:%d/ && exit; sleep 0.05; done", port)), want+"\n")
 	}
 
 	t.Run("two pods", func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestPortClashes(t *testing.T) {
 			systemd-run --quiet --unit=clash-local busybox httpd -f -p 127.0.0.1:18082 -h /tmp
 			systemd-run --quiet --unit=clash-udp --socket-property=ListenDatagram=18083 cat
 			systemd-run --quiet --unit=clash-sock --socket-property=ListenStream=18084 cat
-			for i in {1..100}; do [ "$(ss -Hltun | grep -c ':1808[1-4] ' || true)" = 4 ] && exit; sleep 0.05; done; ss -Hltun; exit 1`)
+			for i in {1..1200}; do [ "$(ss -Hltun | grep -c ':1808[1-4] ' || true)" = 4 ] && exit; sleep 0.05; done; ss -Hltun; exit 1`)
 		defer f.sh("systemctl stop clash-web clash-local clash-udp.socket clash-sock.socket 2>/dev/null || true; systemctl reset-failed 'clash-*' 2>/dev/null || true")
 		for ports, want := range map[string]string{
 			"http:18081": "port tcp 0.0.0.0:18081 is in use by process " + f.show("clash-web", "MainPID") + " (busybox) of clash-web.service",

@@ -52,9 +52,9 @@ func TestHostilePlugins(t *testing.T) {
 	f.peer()
 	before := f.snapshot()
 	firewall := f.firewall()
-	f.settings(`"timeout":"3s"`)
+	f.settings(`"timeout":"8s"`)
 	for how, want := range map[string]string{
-		"hang":      "did not end within 3s and was killed",
+		"hang":      "did not end within 8s and was killed",
 		"crash":     "was killed by signal 11 (segmentation fault)",
 		"junk":      `failed (exit status 3), and printed "this is not JSON" instead of an error`,
 		"junk-ok":   `printed "this is not JSON" instead of a result`,
@@ -70,7 +70,7 @@ func TestHostilePlugins(t *testing.T) {
 	} {
 		t.Run(how, func(t *testing.T) {
 			f.badNetwork(how)
-			f.settings(`"timeout":"3s"`)
+			f.settings(`"timeout":"8s"`)
 			// joined after it is "default", before it "a-own": eth0
 			f.netFile("05-own.conf", ownPTP)
 			f.sh("rm -f /run/rkt-bad.*")
@@ -120,10 +120,10 @@ func TestSlowPlugins(t *testing.T) {
 
 	f.badNetwork("hang-del")
 	f.netFile("20-chain.conflist", `{"cniVersion":"1.0.0","name":"chain","plugins":[{"type":"ptp","ipam":{"type":"host-local","subnet":"10.81.0.0/24","dataDir":"/var/lib/rkt/cni"}},{"type":"bad-plugin","how":"hang-del"}]}`)
-	f.settings(`"timeout":"1s"`)
+	f.settings(`"timeout":"5s"`)
 	contains(t, "chain", f.ips(t, "--net=chain"), "eth0 10.81.0.")
 	stdout, stderr, _ := f.Try("rkt", "gc", "--grace-period=0s")
-	contains(t, "gc", stdout+stderr, `leaving network "chain"`, `plugin "bad-plugin" failed (delete): did not end within 1s and was killed`)
+	contains(t, "gc", stdout+stderr, `leaving network "chain"`, `plugin "bad-plugin" failed (delete): did not end within 5s and was killed`)
 	equal(t, "addresses", f.sh("find /var/lib/rkt/cni -name '10.81.*'"), "")
 	f.netFile("bad-plugin", strings.ReplaceAll(bad, `|| [ "$how" = hang-del ]`, ""))
 	f.gc()
@@ -181,7 +181,7 @@ func TestKilledWhilePluginsRun(t *testing.T) {
 		f.sh(`rm -f /run/rkt-bad.pid; setsid rkt run --net=own,bad,default ` + busybox + ` --exec=/bin/true </dev/null >/dev/null 2>&1 &`)
 		pid := strings.TrimSpace(f.Eventually(t, soon, "cat", "/run/rkt-bad.pid"))
 		parent := strings.TrimSpace(f.sh("ps -o ppid= -p " + pid))
-		f.sh(fmt.Sprintf("kill -9 %s; for i in {1..200}; do kill -0 %s 2>/dev/null || exit 0; sleep 0.05; done; exit 1", parent, pid))
+		f.sh(fmt.Sprintf("kill -9 %s; for i in {1..1200}; do kill -0 %s 2>/dev/null || exit 0; sleep 0.05; done; exit 1", parent, pid))
 		f.Eventually(t, soon, "bash", "-c", "! rkt list --no-legend | grep -q -e running -e prepar")
 		if i == 2 {
 			f.noNetworks() // what was saved is enough, but for the plugin's own program

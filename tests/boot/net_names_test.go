@@ -67,7 +67,7 @@ func TestPodsFindEachOther(t *testing.T) {
 	}
 	reach := func(from, host string) {
 		t.Helper()
-		equal(t, from+" asks "+host, f.sh(fmt.Sprintf("for i in {1..100}; do timeout 5 rkt exec %s -- wget -q -O - http://%s:8080/ 2>/dev/null && exit; sleep 0.05; done; rkt exec %[1]s -- cat /etc/hosts", from, host)), strings.TrimSuffix(host, ".example")+"\n")
+		equal(t, from+" asks "+host, f.sh(fmt.Sprintf("for i in {1..1200}; do timeout 30 rkt exec %s -- wget -q -O - http://%s:8080/ 2>/dev/null && exit; sleep 0.05; done; rkt exec %[1]s -- cat /etc/hosts", from, host)), strings.TrimSuffix(host, ".example")+"\n")
 	}
 
 	f.declare("na", serverPod("na", "one,two"))
@@ -107,11 +107,11 @@ func TestPodsFindEachOther(t *testing.T) {
 	f.sh("systemctl stop sandbox; rkt gc --mark-only")
 
 	// killed: its unit, or gc, tears it down
-	f.sh("systemctl kill -s KILL --kill-who=all rkt@nb; for i in {1..200}; do systemctl is-failed -q rkt@nb && exit; sleep 0.05; done; exit 1")
+	f.sh("systemctl kill -s KILL --kill-who=all rkt@nb; for i in {1..1200}; do systemctl is-failed -q rkt@nb && exit; sleep 0.05; done; exit 1")
 	names("na without nb", f.peers("na"))
 	id := f.background(append([]string{"--net=one", "--hostname=hand"}, bb(forever(0))...)...)
 	names("na with one by hand", f.peers("na"), "rkt-"+id+" hand/4/1", "rkt-"+id+" hand/6/1")
-	f.sh("rkt stop --force " + id + "; rkt status --wait=20s " + id + " >/dev/null")
+	f.sh("rkt stop --force " + id + "; rkt status --wait=60s " + id + " >/dev/null")
 	names("na until it is torn down", f.peers("na"), "rkt-"+id+" hand/4/1", "rkt-"+id+" hand/6/1")
 	f.gc()
 	names("na after gc", f.peers("na"))

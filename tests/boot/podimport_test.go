@@ -158,5 +158,5 @@ func (f *fixture) importFrom(kind, to string, only ...string) {
 // tcp sends something to a port of the host and returns the first lines of the answer.
 func (f *fixture) tcp(port int, send string, lines int) string {
 	f.t.Helper()
-	return f.sh(fmt.Sprintf(`for ((i = 0; i < 100; i++)); do { exec 3<>/dev/tcp/127.0.0.1/%d; } 2>/dev/null && break; sleep 0.1; done; printf '%s' >&3; timeout 10 head -n %d <&3`, port, send, lines))
+	return f.sh(fmt.Sprintf(`for ((i = 0; i < 100; i++)); do { exec 3<>/dev/tcp/127.0.0.1/%d; } 2>/dev/null && break; sleep 0.1; done; printf '%s' >&3; timeout 30 head -n %d <&3`, port, send, lines))
 }

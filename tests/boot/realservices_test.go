@@ -65,26 +65,26 @@ var realServices = []realService{
 		more: []m{app("ship", "exec tail -n +1 -F /logs/access.log", m{"user": "1000", "group": "1000", "mounts": []string{"volume=logs,target=/logs"}})},
 		// the shipper is another user, and has no right to write
 		volumes: []string{"logs,kind=empty,mode=0755"},
-		probe:   `curl -fsS --max-time 5 "http://$1/" | grep -x "a page of the image"`,
+		probe:   `curl -fsS --max-time 30 "http://$1/" | grep -x "a page of the image"`,
 		entered: "/usr/sbin/nginx -v 2>&1", prints: "nginx version", logger: "ship", logged: `"GET / HTTP/1.1" 200`, processes: 3},
 	// args follow the command of an ACI, and take the place of an OCI image's CMD
 	{name: "redis", user: 999, oci: "--config.entrypoint /usr/bin/redis-server --config.cmd --version --config.user redis --config.workingdir /var/lib/redis --config.volume /var/lib/redis",
 		app: m{"args": []string{"--bind", "0.0.0.0", "--protected-mode", "no", "--appendonly", "yes", "--appendfsync", "always"},
 			"mounts": []string{"volume=data,target=/var/lib/redis"}},
 		volumes: []string{"data,kind=host,source=" + realDir + "/redis,owner=app"},
-		probe:   `timeout 5 redis-cli -h "$1" ping | grep PONG`, store: `redis-cli -h "$1" set k kept`, kept: `timeout 5 redis-cli -h "$1" get k | grep -x kept`,
+		probe:   `timeout 30 redis-cli -h "$1" ping | grep PONG`, store: `redis-cli -h "$1" set k kept`, kept: `timeout 30 redis-cli -h "$1" get k | grep -x kept`,
 		entered: "/usr/bin/redis-cli --version", prints: "redis-cli", logger: "redis", logged: "Ready to accept connections", processes: 1},
 	{name: "postgres", user: 100, oci: "--config.entrypoint /start --config.user postgres --config.workingdir /var/lib/postgresql --config.volume /var/lib/postgresql/data --config.stopsignal SIGINT",
 		app:     m{"mounts": []string{"volume=data,target=/var/lib/postgresql/data"}},
 		volumes: []string{"data,kind=host,source=" + realDir + "/postgres,owner=app"},
-		probe:   `timeout 10 rkt exec --app=postgres "$1" -- ` + psql + `"select 6 * 7" | grep -x 42`,
+		probe:   `timeout 30 rkt exec --app=postgres "$1" -- ` + psql + `"select 6 * 7" | grep -x 42`,
 		store:   `rkt exec --app=postgres "$1" -- ` + psql + `"create table t as select generate_series(1, 1000) as n"`,
-		kept:    `timeout 10 rkt exec --app=postgres "$1" -- ` + psql + `"select sum(n) from t" | grep -x 500500`,
+		kept:    `timeout 30 rkt exec --app=postgres "$1" -- ` + psql + `"select sum(n) from t" | grep -x 500500`,
 		entered: "/usr/bin/psql --version", prints: "PostgreSQL", logger: "postgres", logged: "database system is ready to accept connections", processes: 6},
 	{name: "python", user: 1000, oci: "--config.entrypoint /usr/bin/python3 --config.user 1000:1000",
 		app:     m{"exec": []string{"/usr/bin/python3", "-u", "-c", workers}, "mounts": []string{"volume=data,target=/data"}},
 		volumes: []string{"data,kind=host,source=" + realDir + "/python,owner=app"},
-		probe:   `for i in 1 2 3 4 5 6 7 8; do curl -fsS --max-time 5 "http://$1:8080/12"; done | sort | uniq -c | awk '/144 by/ {n++} END {exit n < 2}'`,
+		probe:   `for i in 1 2 3 4 5 6 7 8; do curl -fsS --max-time 30 "http://$1:8080/12"; done | sort | uniq -c | awk '/144 by/ {n++} END {exit n < 2}'`,
 		store:   `true`, kept: `[ $(wc -l <` + realDir + `/python/requests) -ge 3 ]`,
 		entered: `/usr/bin/python3 -c 'print("it", "is", 6*7)'`, prints: "it is 42", logger: "python", logged: `"GET /12 HTTP/1.1" 200`, processes: 4},
 }
@@ -221,7 +221,7 @@ func TestSeededDatabase(t *testing.T) {
 		f.start("seeded")
 		run := func(script string) { f.Eventually(t, soon, "bash", "-c", script, "-", "seeded") }
 		run(s.probe)
-		equal(t, "the volume", f.sh("timeout 20 rkt exec seeded -- /bin/busybox stat -c '%n %a %u:%g' /var/lib/postgresql/data /var/lib/postgresql/data/seed"),
+		equal(t, "the volume", f.sh("timeout 60 rkt exec seeded -- /bin/busybox stat -c '%n %a %u:%g' /var/lib/postgresql/data /var/lib/postgresql/data/seed"),
 			"/var/lib/postgresql/data 700 100:102\n/var/lib/postgresql/data/seed 644 100:102\n")
 		run(s.store)
 		f.sh(`kill -9 $(head -1 "/sys/fs/cgroup$(systemctl show --value -p ControlGroup rkt@seeded)/payload/system.slice/postgres.service/cgroup.procs")`)

@@ -45,7 +45,7 @@ func TestSocketActivation(t *testing.T) {
 	for _, c := range []struct{ listen, ask, answer string }{
 		{"ListenStream=18080\nListenDatagram=18037", "exec 3<>/dev/tcp/127.0.0.1/18080; cat <&3", "socket 0 of one"},
 		{"ListenStream=127.0.0.1:18080\nListenStream=[::1]:18080\nListenDatagram=127.0.0.1:18037", "exec 3<>/dev/tcp/::1/18080; cat <&3", "socket 1 of one"},
-		{"ListenStream=18080\nListenDatagram=18037", "exec 3<>/dev/udp/127.0.0.1/18037; echo x >&3; timeout 10 head -1 <&3", "datagram 1 of one"},
+		{"ListenStream=18080\nListenDatagram=18037", "exec 3<>/dev/udp/127.0.0.1/18037; echo x >&3; timeout 30 head -1 <&3", "datagram 1 of one"},
 	} {
 		unit(c.listen)
 		equal(t, "before a connection", f.show("rkt@sock", "ActiveState"), "inactive")
@@ -94,7 +94,7 @@ func TestNotifyAndWatchdog(t *testing.T) {
 	f.forget("late")
 
 	dog := f.svc("svc-dog", appOf("/svc", "watchdog=3"))
-	f.declare("dog", m{"apps": []m{{"name": "one", "image": dog, "systemd": m{"service": m{"WatchdogSec": "1s"}}}}, "rkt": m{"net": "none"}})
+	f.declare("dog", m{"apps": []m{{"name": "one", "image": dog, "systemd": m{"service": m{"WatchdogSec": "3s"}}}}, "rkt": m{"net": "none"}})
 	f.start("dog")
 	equal(t, "the unit", f.ended("rkt@dog"), "failed")
 	contains(t, "the app", f.appLog("dog", "one"), "alive 2", "silent")

@@ -85,7 +85,7 @@ const updLook = `
 		[[ $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) != "/svc "* ]] || processes=$((processes + 1)) # not the health check
 	done
 	leader=$(machinectl show -p Leader --value $name 2>/dev/null)
-	answer=$([[ -z $leader ]] || timeout 5 nsenter -t $leader -n bash -c 'cat </dev/tcp/127.0.0.1/7000' 2>&1)
+	answer=$([[ -z $leader ]] || timeout 30 nsenter -t $leader -n bash -c 'cat </dev/tcp/127.0.0.1/7000' 2>&1)
 	rkt pod history $name --format=json | jq -c --arg a "$(systemctl is-active $unit)" --arg i "$id" --arg m "$image" --arg w "$answer" --argjson r $running --argjson p $processes \
 		'([.events[] | select(.event == "trial")][-1] // {generation: 0, apps: [{id: ""}]}) as $t | ([.generations[] | select(.generation == $t.generation)][0] // {state: "", reason: ""}) as $g |
 		{Active: $a, Invocation: $i, Image: $m, Running: $r, Processes: $p, Answer: $w, Generation: .generation, State: .state, Events: (.events | length),
@@ -119,7 +119,7 @@ func (f *fixture) updIn(dir, script string) string {
 
 func updPod(image, restart string) m {
 	return service(m{"apps": []m{{"name": "app", "image": image, "systemd": m{"service": m{"Type": "notify"}}}},
-		"rkt": m{"net": "none", "insecureOptions": []string{"image", "http"}, "update": m{"timeout": "20s", "settle": "1500ms"}}}, m{"Restart": restart, "RestartSec": "100ms"})
+		"rkt": m{"net": "none", "insecureOptions": []string{"image", "http"}, "update": m{"timeout": "20s", "settle": "4s"}}}, m{"Restart": restart, "RestartSec": "100ms"})
 }
 
 // TestUpdateAndRollback: policies, --check, what keeps images, a pod that does not run, rollback and history.
