@@ -12,7 +12,7 @@ import (
 
 // Twenty, since a nested host shares the kernel's default of 128 inotify
 // instances with all that runs on the machine, and every pod takes three. The
-// virtual machine starts a hundred.
+// virtual machine starts more.
 const many = 20
 
 func TestManyPods(t *testing.T) {

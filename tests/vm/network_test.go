@@ -35,7 +35,8 @@ func podOf(t *testing.T, name string, port int) []byte {
 }
 
 // everyPort prints the pods p0, p1 … that do not answer with their own name.
-var everyPort = fmt.Sprintf(`
+func everyPort() string {
+	return fmt.Sprintf(`
 	for i in $(seq 0 %d); do
 		got=
 		for try in 1 2 3 4 5 6; do
@@ -43,7 +44,8 @@ var everyPort = fmt.Sprintf(`
 			sleep 1
 		done
 		[ "$got" = "p$i" ] || echo "p$i: $got"
-	done`, many-1)
+	done`, many()-1)
+}
 
 // nginx declares one in a network of both families, for every boot, and a pod
 // that starts with the first connection.
