@@ -112,6 +112,7 @@ func TestFailedNetwork(t *testing.T) {
 // check list: networking 16, 22
 func TestManyNetworkedPods(t *testing.T) {
 	f := life(t)
+	f.Alone(t)
 	before := f.snapshot()
 	text, err := json.Marshal(m{"apps": []m{server("app")}, "rkt": m{"net": "default"}})
 	if err != nil {
