@@ -144,6 +144,8 @@ type State struct {
 	ExitStatus int
 	// Restart is the setting: "no", "on-failure", "always" …
 	Restart string
+	// Job says that a job of the unit waits or runs.
+	Job bool
 }
 
 // State tells the state of a service. One that does not exist is "not-found".
@@ -158,6 +160,10 @@ func (m *Manager) State(ctx context.Context, unit string) (State, error) {
 		s.Invocation = hex.EncodeToString(id)
 	}
 	s.Restarts, _ = p["NRestarts"].(uint32)
+	if job, ok := p["Job"].([]any); ok && len(job) > 0 {
+		id, _ := job[0].(uint32)
+		s.Job = id != 0
+	}
 	if pid, ok := p["MainPID"].(uint32); ok {
 		s.MainPID = int(pid)
 	}

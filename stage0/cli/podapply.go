@@ -391,7 +391,7 @@ func (ap *applier) fetch(ctx context.Context, out *applyJSON, pods map[string]*p
 		if err != nil {
 			return err
 		}
-		rec, err := ap.a.records(st, o.Name)
+		rec, err := ap.a.records(st, o.Name, false)
 		if err != nil {
 			return err
 		}

@@ -308,7 +308,7 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, err := a.records(st, p.Name)
+	rec, err := a.records(st, p.Name, true)
 	if err != nil {
 		return nil, err
 	}
@@ -333,6 +333,7 @@ func (a *app) declared(ctx context.Context, p *podfile.Pod) (*request, error) {
 		return nil, err
 	}
 	rec.note(found, p)
+	rec.started()
 	return r, nil
 }
 

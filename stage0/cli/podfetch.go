@@ -146,7 +146,7 @@ func (a *app) fetchPods(ctx context.Context, names []string, parallel int, wait 
 
 // fetchPod finds the images of one pod and records them.
 func (a *app) fetchPod(ctx context.Context, st *stores, f *image.Fetcher, p *podfile.Pod, wait bool) (*declared.Current, error) {
-	rec, err := a.records(st, p.Name)
+	rec, err := a.records(st, p.Name, false)
 	if err != nil {
 		return nil, err
 	}

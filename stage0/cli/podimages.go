@@ -38,19 +38,23 @@ type podRecords struct {
 	log     logrus.FieldLogger
 }
 
-// records reads what is recorded of a pod, as a start sees it.
-func (a *app) records(st *stores, name string) (*podRecords, error) {
+// records reads what is recorded of a pod, as a start sees it; starts says
+// whether the caller is one.
+func (a *app) records(st *stores, name string, starts bool) (*podRecords, error) {
 	d, err := declared.Open(st.dir, name)
 	if err != nil {
 		return nil, err
 	}
 	r := &podRecords{Pod: d, log: a.log}
 	var over bool
-	if r.current, over, err = d.ForStart(); err != nil {
+	if r.current, over, err = d.ForStart(starts); err != nil {
 		return nil, err
 	}
-	if over {
+	switch {
+	case over && starts:
 		a.log.Warnf("the update of pod %q was interrupted: it runs generation %d, as before", name, r.current.Generation)
+	case over:
+		a.log.Warnf("the update of pod %q was interrupted: generation %d counts, as before; if it runs, rkt pod update %s puts it back", name, r.current.Generation, name)
 	}
 	return r, nil
 }
@@ -176,5 +180,15 @@ func resolved(ctx context.Context, f *image.Fetcher, key string, ref image.Ref, 
 func (r *podRecords) note(found *podImages, p *podfile.Pod) {
 	if _, err := r.RecordSince(r.current, found.apps, p.Rkt.Update.Keep); err != nil {
 		r.log.Warnf("the images of pod %q are not recorded: %v", p.Name, err)
+	}
+}
+
+// started notes that the pod is starting with what is recorded.
+func (r *podRecords) started() {
+	if r.current == nil || !r.current.Restore {
+		return
+	}
+	if err := r.Restored(); err != nil {
+		r.log.Warnf("the next update restarts pod %q once more: %v", r.Name, err)
 	}
 }

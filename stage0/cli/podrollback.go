@@ -106,7 +106,7 @@ func (u *updater) rollback(ctx context.Context, name string, n int, r *updateJSO
 	}
 	r.Apps = changes(c, g.Apps)
 	why := fmt.Sprintf("rolled back to generation %d by hand", n)
-	state, err := u.m.State(ctx, p.UnitName())
+	state, err := u.steady(ctx, p)
 	if err != nil {
 		return err
 	}

@@ -47,11 +47,11 @@ func (u *updater) trial(ctx context.Context, p *podfile.Pod, d *declared.Pod, ap
 	}
 	failpoint.Hit("update/trial")
 	u.log(p, c).Infof("pod %q: trying generation %d", p.Name, c.Generation)
-	bad := u.judge(ctx, p, timeout, settle)
+	bad, end := u.judge(ctx, p, timeout, settle), d.Revert
 	if ctx.Err() != nil {
 		// Whoever interrupts an update wants what was there before; that still has
 		// to be started.
-		bad = errors.New("the update was interrupted")
+		bad, end = errors.New("the update was interrupted"), d.Abandon
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
@@ -67,7 +67,7 @@ func (u *updater) trial(ctx context.Context, p *podfile.Pod, d *declared.Pod, ap
 		return nil
 	}
 	tried := c.Generation
-	if c, err = d.Revert(bad.Error(), true); err != nil {
+	if c, err = end(bad.Error()); err != nil {
 		return err
 	}
 	failpoint.Hit("update/reverted")

@@ -282,7 +282,7 @@ func (u *updater) updatePod(ctx context.Context, p *podfile.Pod, r *updateJSON) 
 	if _, _, err := spec.Manifest(found.images); err != nil {
 		return err
 	}
-	state, err := u.m.State(ctx, p.UnitName())
+	state, err := u.steady(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -295,56 +295,6 @@ func (u *updater) updatePod(ctx context.Context, p *podfile.Pod, r *updateJSON) 
 		return nil
 	}
 	return u.trial(ctx, p, d, found.apps, 0, declared.EventUpdated, "", r)
-}
-
-// begin makes this process the pod's updater, and ends what an interrupted one
-// left. The record of a pod that has none, and runs, is what it runs.
-func (u *updater) begin(ctx context.Context, p *podfile.Pod) (*declared.Pod, *declared.Current, func(), error) {
-	d, err := declared.Open(u.st.dir, p.Name)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	l, err := d.Updating()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	unlock := func() { _ = l.Close() } // it is only a lock
-	c, err := d.Interrupted(true)
-	if err == nil && c != nil && c.Restore {
-		u.a.log.Warnf("an update of pod %q was interrupted: going back to generation %d", p.Name, c.Generation)
-		err = u.restore(ctx, p, d)
-	}
-	if err == nil && c == nil {
-		c, err = u.fromRunning(d, p)
-	}
-	if err != nil {
-		unlock()
-		return nil, nil, nil, err
-	}
-	return d, c, unlock, nil
-}
-
-// fromRunning records what a pod runs that was started before there were
-// records.
-func (u *updater) fromRunning(d *declared.Pod, p *podfile.Pod) (*declared.Current, error) {
-	run, err := u.runningPod(p.Name)
-	if run == nil || err != nil {
-		return nil, err
-	}
-	defer run.Close()
-	m, err := run.Manifest()
-	if err != nil || len(m.Apps) != len(p.Apps) {
-		return nil, err
-	}
-	var apps []declared.App
-	for i := range m.Apps {
-		rec, err := u.st.store.Resolve(m.Apps[i].Image.ID.String())
-		if err != nil {
-			return nil, nil //nolint:nilerr // then there is nothing to go back to
-		}
-		apps = append(apps, declared.App{Name: appKey(p, i), Ref: appRef(p.Apps[i].Image), ID: rec.ID, Admitted: rec.Admission.Kind})
-	}
-	return d.Record(apps, p.Rkt.Update.Keep)
 }
 
 // find finds the newest image of one app, as its policy says.
@@ -441,9 +391,4 @@ func changes(c *declared.Current, apps []declared.App) []updateAppOut {
 		}
 	}
 	return out
-}
-
-// running says that a unit is up, or on its way there by itself.
-func running(s systemd.State) bool {
-	return s.ActiveState == "active" || s.ActiveState == "activating" || s.ActiveState == "reloading"
 }

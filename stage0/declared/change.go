@@ -11,14 +11,32 @@ import (
 // ErrChanged means that the record is not what it was when a trial began.
 var ErrChanged = errors.New("the record changed meanwhile")
 
+// Reasons of what was abandoned.
+const (
+	reasonKilled      = "its updater was interrupted"
+	reasonKilledTwice = "its updater was interrupted, for the second time with these images"
+)
+
 // ForStart is what a start is to run. A trial whose updater is gone is over:
-// then the generation before it is the current one again, and trial is true.
-func (p *Pod) ForStart() (c *Current, over bool, err error) {
+// then the generation before it is the current one again, and over is true.
+// starts says that the caller is a start: else the pod, if it runs, has still
+// to be restarted for that.
+func (p *Pod) ForStart(starts bool) (c *Current, over bool, err error) {
 	c, err = p.Current()
 	if err != nil || c == nil || c.State != Trial {
 		return c, false, err
 	}
-	u, err := p.Updating()
+	l, err := p.lock()
+	if err != nil {
+		return nil, false, err
+	}
+	defer l.Close()
+	if c, err = p.Current(); err != nil || c == nil || c.State != Trial {
+		return c, false, err
+	}
+	// The lock of the record is held: whoever is the updater is a real one, none
+	// that does what is done here.
+	u, err := p.tryUpdating()
 	if errors.Is(err, ErrUpdating) {
 		return c, false, nil
 	}
@@ -26,19 +44,31 @@ func (p *Pod) ForStart() (c *Current, over bool, err error) {
 		return nil, false, err
 	}
 	defer u.Close()
-	c, err = p.Interrupted(false)
+	c, err = p.changeLocked(func(c *Current) (*Current, *Event, error) { return p.revert(c, Abandoned, reasonKilled, !starts) })
 	return c, true, err
 }
 
 // Interrupted ends a trial that a killed updater left, if there is one; only
-// the pod's updater may call it. restore says whether the pod is to be
-// restarted for that.
-func (p *Pod) Interrupted(restore bool) (*Current, error) {
+// the pod's updater may call it. The pod has to be restarted for that, if it runs.
+func (p *Pod) Interrupted() (*Current, error) {
 	c, err := p.Current()
 	if err != nil || c == nil || c.State != Trial {
 		return c, err
 	}
-	return p.Revert("its updater was interrupted", restore)
+	return p.change(func(c *Current) (*Current, *Event, error) { return p.revert(c, Abandoned, reasonKilled, true) })
+}
+
+// BeforeTrial is what the record says when the trial is over that it may tell
+// of. Nothing is written.
+func (p *Pod) BeforeTrial(c *Current) (*Current, error) {
+	if c == nil || c.State != Trial {
+		return c, nil
+	}
+	g, err := p.Generation(c.Previous)
+	if err != nil {
+		return nil, err
+	}
+	return &Current{Generation: c.Previous, State: Good, Apps: seen(g.Apps, c.Apps), Last: c.Last}, nil
 }
 
 // Record notes what references were resolved to where there was no record, or
@@ -60,7 +90,7 @@ func (p *Pod) RecordSince(seen *Current, apps []App, keep int) (*Current, error)
 	if err != nil {
 		return nil, err
 	}
-	if c != nil && !c.Restore && c.State != Trial && same(c.Apps, apps) {
+	if c != nil && c.State != Trial && same(c.Apps, apps) {
 		return c, nil
 	}
 	c, err = p.change(func(c *Current) (*Current, *Event, error) {
@@ -70,7 +100,7 @@ func (p *Pod) RecordSince(seen *Current, apps []App, keep int) (*Current, error)
 			return nil, nil, nil
 		case c != nil && SameImages(c.Apps, apps):
 			next := *c
-			next.Apps, next.Restore = apps, false
+			next.Apps = apps
 			g, err := p.Generation(c.Generation)
 			if err != nil {
 				return nil, nil, err
@@ -88,7 +118,7 @@ func (p *Pod) RecordSince(seen *Current, apps []App, keep int) (*Current, error)
 		next := &Current{Generation: n, State: Good, Apps: apps}
 		e := &Event{Event: EventRecorded, Generation: n, Apps: apps}
 		if c != nil {
-			next.Previous, e.From = c.Generation, c.Generation
+			next.Previous, next.Restore, e.From = c.Generation, c.Restore, c.Generation
 		}
 		return next, e, nil
 	})
@@ -163,25 +193,63 @@ func (p *Pod) Commit(event, reason string, keep int) (*Current, error) {
 }
 
 // Revert ends a trial: its generation is bad, and the one before is current
-// again. restore says that the pod has to be restarted for that.
-func (p *Pod) Revert(reason string, restore bool) (*Current, error) {
-	return p.change(func(c *Current) (*Current, *Event, error) {
-		if c == nil || c.State != Trial {
-			return nil, nil, ErrChanged
-		}
-		g, err := p.Generation(c.Previous)
+// again. The pod has to be restarted for that.
+func (p *Pod) Revert(reason string) (*Current, error) {
+	return p.change(func(c *Current) (*Current, *Event, error) { return p.revert(c, Bad, reason, true) })
+}
+
+// Abandon ends a trial that its updater was told to end: the generation before
+// is current again, as after Revert, and nothing is held against the other.
+func (p *Pod) Abandon(reason string) (*Current, error) {
+	return p.change(func(c *Current) (*Current, *Event, error) { return p.revert(c, Abandoned, reason, true) })
+}
+
+func (p *Pod) revert(c *Current, s State, reason string, restore bool) (*Current, *Event, error) {
+	if c == nil || c.State != Trial {
+		return nil, nil, ErrChanged
+	}
+	before, err := p.Generation(c.Previous)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := p.Generation(c.Generation)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s == Abandoned && reason == reasonKilled {
+		// Images that take the updater along, or the host, must not do so for ever.
+		twice, err := p.killedBefore(g)
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := p.mark(c.Generation, Bad, reason); err != nil {
+		if twice {
+			s, reason = Bad, reasonKilledTwice
+		}
+	}
+	// A generation that proved good once, and was gone back to, stays good.
+	if s == Bad || g.State != Good {
+		if err := p.mark(c.Generation, s, reason); err != nil {
 			return nil, nil, err
 		}
-		next := &Current{Generation: c.Previous, State: Good, Restore: restore, Apps: seen(g.Apps, c.Apps)}
-		if next.Previous, err = p.before(c.Previous); err != nil {
-			return nil, nil, err
-		}
-		return next, &Event{Event: EventRolledBack, Generation: c.Previous, From: c.Generation, Reason: reason}, nil
-	})
+	}
+	// Who was killed in the middle of Commit may have said otherwise.
+	if err := p.mark(c.Previous, Good, ""); err != nil {
+		return nil, nil, err
+	}
+	next := &Current{Generation: c.Previous, State: Good, Restore: restore, Apps: seen(before.Apps, c.Apps)}
+	if next.Previous, err = p.before(c.Previous); err != nil {
+		return nil, nil, err
+	}
+	return next, &Event{Event: EventRolledBack, Generation: c.Previous, From: c.Generation, Reason: reason}, nil
+}
+
+// killedBefore says whether the updater was killed in a trial of the same
+// images before.
+func (p *Pod) killedBefore(g *Generation) (bool, error) {
+	gs, err := p.Generations()
+	return slices.ContainsFunc(gs, func(o Generation) bool {
+		return o.Number != g.Number && o.State == Abandoned && o.Reason == reasonKilled && SameImages(o.Apps, g.Apps)
+	}), err
 }
 
 // Adopt makes a new generation the current one without a trial, for a pod that
@@ -213,7 +281,8 @@ func (p *Pod) Go(n int, reason string) (*Current, error) {
 	})
 }
 
-// Restored notes that the pod runs the current generation again.
+// Restored notes that the pod runs the current generation again, or starts with
+// it when it is started.
 func (p *Pod) Restored() error {
 	_, err := p.change(func(c *Current) (*Current, *Event, error) {
 		if c == nil || !c.Restore {
@@ -271,8 +340,8 @@ func (p *Pod) BadGeneration(apps []App) (*Generation, error) {
 	return nil, err
 }
 
-// prune removes the oldest generations, so that keep good ones and the newest
-// bad one stay. Those that the record names always stay.
+// prune removes the oldest generations, so that keep good ones, the newest bad
+// and the newest abandoned one stay. Those that the record names always stay.
 func (p *Pod) prune(keep int) error {
 	if keep <= 0 {
 		keep = Keep
@@ -291,12 +360,15 @@ func (p *Pod) prune(keep int) error {
 	if err != nil {
 		return err
 	}
-	good, bad := 0, 0
+	good, bad, abandoned := 0, 0, 0
 	for _, g := range gs {
 		// A trial that the record does not name never began: its updater was killed.
 		n, most := &bad, 1
-		if g.State == Good {
+		switch g.State {
+		case Good:
 			n, most = &good, keep
+		case Abandoned:
+			n = &abandoned
 		}
 		*n++
 		if slices.Contains([]int{c.Generation, c.Previous}, g.Number) || *n <= most {

@@ -146,6 +146,11 @@ func (p *Pod) change(f func(c *Current) (*Current, *Event, error)) (*Current, er
 		return nil, err
 	}
 	defer l.Close()
+	return p.changeLocked(f)
+}
+
+// changeLocked is change for who holds the lock.
+func (p *Pod) changeLocked(f func(c *Current) (*Current, *Event, error)) (*Current, error) {
 	c, err := p.Current()
 	if err != nil {
 		return nil, err
@@ -179,8 +184,17 @@ func (p *Pod) change(f func(c *Current) (*Current, *Event, error)) (*Current, er
 	return next, err
 }
 
-// settle adds the event that a killed writer did not get into the history.
+// settle adds the event that a killed writer did not get into the history, and
+// takes back what it said of the current generation before it named another.
 func (p *Pod) settle(c *Current) error {
+	if c != nil && c.State == Good {
+		// A generation that cannot be read says nothing; who needs it tells.
+		if g, err := p.Generation(c.Generation); err == nil && g.State != Good {
+			if err := p.mark(c.Generation, Good, ""); err != nil {
+				return err
+			}
+		}
+	}
 	if c == nil || c.Last == nil {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func TestTrials(t *testing.T) {
 	// What a start resolves while a trial runs is not recorded.
 	ok[*Current](t)(p.Record(app("x"), 0))
 	wantCurrent(t, p, 2, Trial, "b")
-	ok[*Current](t)(p.Revert("it is bad", true))
+	ok[*Current](t)(p.Revert("it is bad"))
 	c := wantCurrent(t, p, 1, Good, "a")
 	if !c.Restore || c.Apps[0].File.Inode != 2 {
 		t.Errorf("after going back: %+v", c)
@@ -141,7 +142,7 @@ func TestLateStartBringsNothingBack(t *testing.T) {
 	p := open(t)
 	first := ok[*Current](t)(p.Record(app("a"), 0))
 	trial := ok[*Current](t)(p.Try(app("b"), 0))
-	ok[*Current](t)(p.Revert("it is bad", true))
+	ok[*Current](t)(p.Revert("it is bad"))
 	ok[*Current](t)(p.RecordSince(trial, app("b"), 0))
 	ok[*Current](t)(p.RecordSince(first, app("c"), 0))
 	ok[*Current](t)(p.RecordSince(nil, app("c"), 0))
@@ -165,14 +166,14 @@ func TestInterruptedTrialIsOver(t *testing.T) {
 		t.Errorf("two updaters: %v", err)
 	}
 	ok[*Current](t)(p.Try(app("b"), 0))
-	if c, over, err := p.ForStart(); err != nil || over || c.Apps[0].ID != "b" {
+	if c, over, err := p.ForStart(true); err != nil || over || c.Apps[0].ID != "b" {
 		t.Errorf("a start on trial: %+v, %v, %v", c, over, err)
 	}
 	u.Close() // the kernel does that for one who is killed
-	if c, over, err := p.ForStart(); err != nil || !over || c.Apps[0].ID != "a" {
+	if c, over, err := p.ForStart(true); err != nil || !over || c.Apps[0].ID != "a" {
 		t.Errorf("a start after the trial: %+v, %v, %v", c, over, err)
 	}
-	if c, over, err := p.ForStart(); err != nil || over || c.Apps[0].ID != "a" {
+	if c, over, err := p.ForStart(true); err != nil || over || c.Apps[0].ID != "a" {
 		t.Errorf("the next start: %+v, %v, %v", c, over, err)
 	}
 	if s := story(t, p); s != "recorded1 trial2 rolled-back1" {
@@ -254,4 +255,110 @@ func TestBrokenRecords(t *testing.T) {
 			t.Errorf("a pod of the name %q", name)
 		}
 	}
+}
+
+// What ends a dead trial and starts nothing leaves it to the next update to
+// restart the pod.
+func TestInterruptedTrialStaysToBeRestored(t *testing.T) {
+	p := open(t)
+	ok[*Current](t)(p.Record(app("a"), 0))
+	ok[*Current](t)(p.Try(app("b"), 0))
+	c, over, err := p.ForStart(false)
+	if err != nil || !over || c.Apps[0].ID != "a" || !c.Restore {
+		t.Fatalf("%+v, %v, %v", c, over, err)
+	}
+	ok[*Current](t)(p.RecordSince(c, app("a"), 0))
+	if c := wantCurrent(t, p, 1, Good, "a"); !c.Restore {
+		t.Error("it was forgotten by a record of the same images")
+	}
+	ok[*Current](t)(p.Record(app("c"), 0)) // the pod file was changed
+	if c := wantCurrent(t, p, 3, Good, "c"); !c.Restore {
+		t.Error("it was forgotten by a record of other images")
+	}
+	if err := p.Restored(); err != nil {
+		t.Fatal(err)
+	}
+	if c := wantCurrent(t, p, 3, Good, "c"); c.Restore {
+		t.Error("it was not noted")
+	}
+}
+
+// Everybody who comes when the updater is gone sees what ran before.
+func TestDeadTrialSeenByMany(t *testing.T) {
+	for range 50 {
+		p := open(t)
+		ok[*Current](t)(p.Record(app("a"), 0))
+		ok[*Current](t)(p.Try(app("b"), 0))
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				q := *p
+				q.Now = time.Now
+				if c, _, err := q.ForStart(true); err != nil || c.State != Good || c.Apps[0].ID != "a" {
+					t.Errorf("%+v, %v", c, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func TestAbandoned(t *testing.T) {
+	p := open(t)
+	state := func(n int) State { return ok[*Generation](t)(p.Generation(n)).State }
+	kill := func(apps []App, n int) {
+		t.Helper()
+		ok[*Current](t)(p.Try(apps, n))
+		ok[*Current](t)(p.Interrupted())
+	}
+	ok[*Current](t)(p.Record(app("a"), 0))
+	ok[*Current](t)(p.Try(app("b"), 0))
+	ok[*Current](t)(p.Abandon("somebody said so"))
+	ok[*Current](t)(p.Try(app("b"), 0))
+	ok[*Current](t)(p.Abandon("somebody said so"))
+	kill(app("b"), 0)
+	c := wantCurrent(t, p, 1, Good, "a")
+	if g, err := p.BadGeneration(app("b")); err != nil || g != nil || state(4) != Abandoned || !c.Restore {
+		t.Errorf("what was interrupted proved nothing: %+v, %v, %+v", g, err, c)
+	}
+	// A second time: they may take the host along.
+	kill(app("b"), 0)
+	if g, err := p.BadGeneration(app("b")); err != nil || g == nil || g.Number != 5 {
+		t.Errorf("after two updaters died of the same images: %+v, %v", g, err)
+	}
+	// Going back to a good generation is interrupted.
+	for _, id := range []string{"c", "d"} {
+		ok[*Current](t)(p.Try(app(id), 0))
+		ok[*Current](t)(p.Commit(EventUpdated, "", 0))
+	}
+	kill(app("c"), 6)
+	if c := wantCurrent(t, p, 7, Good, "d"); c.Previous != 6 || state(6) != Good || state(7) != Good {
+		t.Errorf("%+v; %s, %s", c, state(6), state(7))
+	}
+	// … when it had said already what it thinks of the one it left.
+	ok[*Current](t)(p.Try(app("c"), 6))
+	if err := errors.Join(p.mark(6, Good, ""), p.mark(7, Bad, "by hand")); err != nil {
+		t.Fatal(err)
+	}
+	ok[*Current](t)(p.Interrupted())
+	if c := wantCurrent(t, p, 7, Good, "d"); c.Previous != 6 || state(7) != Good {
+		t.Errorf("%+v; %s", c, state(7))
+	}
+	// The same without a trial.
+	if err := p.mark(7, Bad, "by hand"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Failed("some change"); err != nil || state(7) != Good {
+		t.Errorf("%v; %s", err, state(7))
+	}
+}
+
+func TestBeforeTrial(t *testing.T) {
+	p := open(t)
+	ok[*Current](t)(p.Record(app("a"), 0))
+	trial := ok[*Current](t)(p.Try(app("b"), 0))
+	if c := ok[*Current](t)(p.BeforeTrial(trial)); c.Generation != 1 || c.State != Good || c.Apps[0].ID != "a" {
+		t.Errorf("%+v", c)
+	}
+	wantCurrent(t, p, 2, Trial, "b")
 }

@@ -34,6 +34,10 @@ func (p *Pod) Updating() (io.Closer, error) {
 		return nil, err
 	}
 	defer l.Close()
+	return p.tryUpdating()
+}
+
+func (p *Pod) tryUpdating() (io.Closer, error) {
 	u, err := p.open("updating", lock.TryFile)
 	if errors.Is(err, lock.ErrLocked) {
 		return nil, fmt.Errorf("pod %q: %w", p.Name, ErrUpdating)

@@ -14,6 +14,8 @@ const (
 	Good  State = "good"
 	Trial State = "trial"
 	Bad   State = "bad"
+	// Abandoned is a generation whose trial was interrupted: nothing is known of it.
+	Abandoned State = "abandoned"
 )
 
 // App is an app with the image its reference was resolved to.
@@ -39,7 +41,7 @@ type Generation struct {
 	Created time.Time `json:"created"`
 	// State is Good also of one that was never on trial.
 	State State `json:"state"`
-	// Reason says why it is bad.
+	// Reason says why it is bad, or abandoned.
 	Reason string `json:"reason,omitempty"`
 	Apps   []App  `json:"apps"`
 }
