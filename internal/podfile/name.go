@@ -40,6 +40,13 @@ func CheckName(name string) error {
 				return errors.New("instance of " + strconv.Quote(name) + " may only have letters, digits and \":-_.\\\"")
 			}
 		}
+		// Members of group rkt choose instances, and root writes paths with %i and
+		// %I in them: neither may lead out of where it stands.
+		for _, part := range append(strings.Split(unescape(instance), "/"), instance) {
+			if part == "." || part == ".." {
+				return errors.New("instance of " + strconv.Quote(name) + " must not be \".\" or \"..\", nor have that between slashes (a \"-\" stands for one)")
+			}
+		}
 	}
 	if isUUID(strings.TrimPrefix(name, "rkt-")) {
 		return errors.New("pod name " + strconv.Quote(name) + " looks like the UUID of a pod")

@@ -346,6 +346,7 @@ func TestCheckName(t *testing.T) {
 	for name, want := range map[string]bool{
 		"web": true, "web-1.example": true, "web@": true, "web@x": true, `web@a\x2db`: true, "W_1": true,
 		"": false, "@x": false, "-web": false, "web-": false, "a b": false, "a/b": false, "../a": false, ".web": false, "a..b": false,
+		"web@a..b": true, "web@a-b.": true, "web@-etc": true, "web@..": false, "web@.": false, "web@..-..-etc": false, "web@a-..": false, `web@a-\x2e\x2e-b`: false,
 		"web@x@y": false, "web@a/b": false, "wéb": false, strings.Repeat("a", 65): false, "a\nb": false,
 		"8d3fffdd-f79e-4a23-8ffd-19f9ccaa4d6b": false, "rkt-8d3fffdd-f79e-4a23-8ffd-19f9ccaa4d6b": false,
 	} {

@@ -138,6 +138,7 @@ func (ia *appArgs) isolators() (types.Isolators, error) {
 }
 
 // environmentFile reads NAME=VALUE lines; none may set a name that was seen.
+// An error says where, not what: many readers of the journal may not read the file.
 func environmentFile(file string, seen map[string]bool) ([][2]string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -149,8 +150,11 @@ func environmentFile(file string, seen map[string]bool) ([][2]string, error) {
 			continue
 		}
 		k, v, ok := strings.Cut(line, "=")
-		if !ok || seen[k] {
-			return nil, fmt.Errorf("%s:%d: %q is not NAME=VALUE, or sets a name again", file, n+1, line)
+		if !ok || k == "" {
+			return nil, fmt.Errorf("%s:%d: the line is not NAME=VALUE (a value has one line, without quotes)", file, n+1)
+		}
+		if seen[k] {
+			return nil, fmt.Errorf("%s:%d: the line sets a name again", file, n+1)
 		}
 		seen[k] = true
 		out = append(out, [2]string{k, v})

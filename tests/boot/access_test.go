@@ -14,6 +14,7 @@ func TestGroupRkt(t *testing.T) {
 	before := f.snapshot()
 	f.sh("useradd -m -G rkt rktuser; useradd -m plainuser")
 	t.Cleanup(func() { f.trySh("userdel -r rktuser; userdel -r plainuser; systemctl stop other-secret; true") })
+	f.declare("ticked", m{"apps": []m{app("a", "exit 0")}, "systemd": m{"timer": m{"OnActiveSec": "1h"}}})
 	f.declare("shared", pod(app("a", "while :; do echo hello from the pod; sleep 0.3; done")))
 	as := func(user, command string) (string, int) {
 		out, errs, code := f.Try("setpriv", "--reuid="+user, "--regid="+user, "--init-groups", "env", "HOME=/tmp", "bash", "-c", command)
@@ -49,14 +50,17 @@ func TestGroupRkt(t *testing.T) {
 		t.Errorf("rkt logs of others: status %d, %s", code, out)
 	}
 	for _, command := range []string{"systemctl --no-ask-password set-property --runtime rkt@shared MemoryMax=1G", "systemctl --no-ask-password enable rkt@shared",
-		"systemctl --no-ask-password stop rkt-gc.timer", "systemctl --no-ask-password kill rkt@shared", "rkt stop shared", "rkt enter shared /bin/true", "touch /etc/rkt/pods/x.json"} {
+		"systemctl --no-ask-password stop rkt-gc.timer", "systemctl --no-ask-password start rkt@ticked.timer", "systemctl --no-ask-password kill rkt@shared", "rkt stop shared", "rkt enter shared /bin/true", "touch /etc/rkt/pods/x.json"} {
 		if out, code := as("rktuser", command); code == 0 {
 			t.Errorf("a member of rkt may %s: %s", command, out)
 		}
 	}
+	if out, code := as("rktuser", "systemctl --no-ask-password restart rkt@ticked.timer && systemctl -q is-active rkt@ticked.timer && systemctl --no-ask-password stop rkt@ticked.timer"); code != 0 {
+		t.Errorf("a member of rkt may not restart and stop timers of pods: %s", out)
+	}
 	if out, code := as("rktuser", "systemctl --no-ask-password stop rkt@shared"); code != 0 {
 		t.Errorf("a member of rkt may not stop pods: %s", out)
 	}
-	f.forget("shared")
+	f.forget("shared", "ticked")
 	f.unchanged(before)
 }
