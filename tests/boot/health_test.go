@@ -132,6 +132,8 @@ func TestReadyHealthy(t *testing.T) {
 	f.rkt("enter", "--app=one", "slow", "/bin/touch", "/tmp/up")
 	f.Eventually(t, soon, "systemctl", "-q", "is-active", "rkt-test-after")
 	equal(t, "when it is healthy", f.show("rkt@slow", "ActiveState")+" "+f.healthOf("slow", "one"), "active healthy")
+	// The pod's own systemd, which is ready after that, has the last word for a moment only.
+	f.Eventually(t, soon, "bash", "-c", "sleep 2; systemctl show --value -p StatusText rkt@slow | grep -q 'healthy: one'")
 	f.sh("systemctl stop rkt-test-after")
 	f.stop("slow")
 

@@ -34,7 +34,11 @@ type prober struct {
 	main   int // the app's main process
 	output string
 	told   bool // systemd knows that the app is healthy, or need not wait for it
+	again  *time.Timer
 }
+
+// tellAgain is how long after a change the status line is sent once more.
+const tellAgain = time.Second
 
 // health looks after the health of an app: argument NAME. It is quiet while
 // nothing changes.
@@ -55,7 +59,7 @@ func health(args []string) error {
 	}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, unix.SIGTERM)
-	p := &prober{spec: s}
+	p := &prober{spec: s, again: time.NewTimer(tellAgain)}
 	p.begin()
 	if !s.Health.Ready {
 		p.ready()
@@ -80,6 +84,9 @@ func (p *prober) run(term <-chan os.Signal) error {
 		case <-term:
 			p.notReady()
 			return nil
+		case <-p.again.C:
+			p.status()
+			continue
 		case <-timer.C:
 		}
 		main := launch.MainProcess(p.spec.Name)
@@ -105,6 +112,8 @@ func (p *prober) run(term <-chan os.Signal) error {
 			if err := p.changed(); err != nil {
 				fmt.Fprintln(os.Stderr, err) // the next change may do better
 			}
+		} else {
+			p.status()
 		}
 		timer.Reset(p.state.wait(time.Now()))
 	}
@@ -182,6 +191,15 @@ func (p *prober) record(output string) {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "recording the health of app %q: %v\n", p.spec.Name, err)
 	}
+	p.status()
+	p.again.Reset(tellAgain)
+}
+
+// status sends the line for systemctl status. There is one such line for the
+// whole pod: the pod's systemd writes it too, when its last job is done, and so
+// do the probers of other apps. Hence it is sent again with every check, and
+// soon after a change.
+func (p *prober) status() {
 	if text := podStatus(launch.HealthDir); text != "" {
 		// systemd-nspawn passes on what PID 1 says of itself, and nothing else than
 		// that it is ready; root of the pod may speak for PID 1.

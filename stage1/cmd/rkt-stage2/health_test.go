@@ -192,6 +192,23 @@ func TestPodStatus(t *testing.T) {
 }
 
 // TestKillOrphans: what a check leaves is killed, whatever it does to get away.
+// A process of the app that got hold of a check's output does not stop the prober.
+func TestOutputHeldByAnother(t *testing.T) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	said := make(chan string, 1)
+	go func() { said <- tail(out) }()
+	if _, err := in.WriteString("first\nlast\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := rest(out, said); got != "last" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestKillOrphans(t *testing.T) {
 	if os.Getenv("RKT_TEST_ORPHANS") == "" {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKillOrphans$")

@@ -98,8 +98,7 @@ func lookExec(s *launch.Spec, term <-chan os.Signal) (ok bool, output string, en
 		err = <-done
 	}
 	killOrphans()
-	line := <-said
-	out.Close()
+	line := rest(out, said)
 	if ended {
 		return false, "", true
 	}
@@ -113,6 +112,16 @@ func lookExec(s *launch.Spec, term <-chan os.Signal) (ok bool, output string, en
 		why += ": " + line
 	}
 	return false, clipLine(why), false
+}
+
+// rest is what a reader of a check's output says in the end. Who is no child of
+// the check may hold the other side, too, and is not waited for.
+func rest(out *os.File, said <-chan string) string {
+	defer out.Close()
+	if err := out.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return ""
+	}
+	return <-said
 }
 
 // killOrphans kills what a check has left: its orphans have become children of
