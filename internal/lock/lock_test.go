@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -126,4 +127,44 @@ func TestUnlinked(t *testing.T) {
 	if rounds != 200 && !t.Failed() {
 		t.Errorf("%d rounds", rounds)
 	}
+}
+
+func TestPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	a, err := TryPrivate(path, Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if st, err := a.Stat(); err != nil || st.Mode() != 0o600 {
+		t.Errorf("the file: %v, %v", st.Mode(), err)
+	}
+	if _, err := TryPrivate(path, Exclusive); !errors.Is(err, ErrLocked) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+	link := path + "-link"
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := TryPrivate(link, Exclusive); err == nil || errors.Is(err, ErrLocked) {
+		t.Errorf("through a link: %v", err)
+	}
+}
+
+func TestWait(t *testing.T) {
+	dir := t.TempDir()
+	a, err := Dir(dir, Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func() (*os.File, error) { return TryDir(dir, Exclusive) }
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := Wait(ctx, try, cancel); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that of the context", err)
+	}
+	b, err := Wait(t.Context(), try, func() { a.Close() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
 }

@@ -106,17 +106,16 @@ type applier struct {
 }
 
 func (a *app) apply(ctx context.Context, args []string, o applyOptions) error {
-	dir, err := a.dataDir()
+	places, err := a.podPlaces(podfile.DefaultDirs()[0])
 	if err != nil {
 		return err
 	}
-	ap := &applier{a: a, o: o, places: podset.Places{Pods: podfile.DefaultDirs()[0], Sets: filepath.Join(dir, "podsets")}, files: map[string]podset.File{},
-		from: map[string]string{}, change: map[string]podset.File{}}
+	ap := &applier{a: a, o: o, places: places, files: map[string]podset.File{}, from: map[string]string{}, change: map[string]podset.File{}}
 	if err := ap.read(args); err != nil {
 		return err
 	}
 	if !o.dry {
-		l, err := ap.places.Lock()
+		l, err := a.lockPlaces(ctx, ap.places)
 		if err != nil {
 			return err
 		}
@@ -154,6 +153,16 @@ func (a *app) apply(ctx context.Context, args []string, o applyOptions) error {
 		return &exitError{exitChanges}
 	}
 	return err
+}
+
+// podPlaces are the places of pod files below a directory of the search path.
+func (a *app) podPlaces(pods string) (podset.Places, error) {
+	dir, err := a.dataDir()
+	return podset.Places{Pods: pods, Sets: filepath.Join(dir, "podsets"), LockFile: podset.LockFile}, err
+}
+
+func (a *app) lockPlaces(ctx context.Context, places podset.Places) (*os.File, error) {
+	return places.Lock(ctx, func() { a.log.Info("another rkt is changing pod files, waiting for it") })
 }
 
 // read finds the files of the set.

@@ -141,7 +141,7 @@ func (a *app) importPods(ctx context.Context, args []string, o *importOptions) e
 	failed := podfile.Failed(r.Problems)
 	refuse := failed || o.strict && dropped
 	if !o.dryRun && !refuse {
-		err := a.installImported(r, dir, o)
+		err := a.installImported(ctx, r, dir, o)
 		if err == nil {
 			err = makeDirectories(ctx, r)
 		}
@@ -267,13 +267,12 @@ func (b *bounded) Write(p []byte) (int, error) {
 
 // installImported writes everything: the other files first, which mean nothing
 // without the pods, then all pods in one transaction.
-func (a *app) installImported(r *imported, dir string, o *importOptions) error {
-	data, err := a.dataDir()
+func (a *app) installImported(ctx context.Context, r *imported, dir string, o *importOptions) error {
+	places, err := a.podPlaces(dir)
 	if err != nil {
 		return err
 	}
-	places := podset.Places{Pods: dir, Sets: filepath.Join(data, "podsets")}
-	l, err := places.Lock()
+	l, err := a.lockPlaces(ctx, places)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@
 package podset
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -37,7 +38,14 @@ type Places struct {
 	Pods string
 	// Sets is the directory of records.
 	Sets string
+	// LockFile is LockFile but in tests.
+	LockFile string
 }
+
+// LockFile is locked by who changes pod files. It is in no directory of pod files,
+// which everybody may open and so lock, and who manages /etc would find a file that
+// nobody put there; nor in a data directory: all have the same pod files.
+const LockFile = "/run/rkt/apply.lock"
 
 // File is a pod file or a drop-in; a nil Data removes it.
 type File struct {
@@ -70,14 +78,17 @@ const planFile = ".plan"
 
 func (p Places) pending() string { return filepath.Join(p.Pods, filepath.Base(podfile.PendingDir)) }
 
-// Lock keeps others from changing pod files by a transaction.
-func (p Places) Lock() (*os.File, error) {
-	if err := os.MkdirAll(p.Pods, 0o755); err != nil {
-		return nil, err
+// Lock keeps others from changing pod files by a transaction. If somebody else
+// is at it, it calls waiting and waits for that.
+func (p Places) Lock(ctx context.Context, waiting func()) (*os.File, error) {
+	for _, dir := range []string{p.Pods, filepath.Dir(p.LockFile)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("making room for pod files: %w", err)
+		}
 	}
-	l, err := lock.Dir(p.Pods, lock.Exclusive)
+	l, err := lock.Wait(ctx, func() (*os.File, error) { return lock.TryPrivate(p.LockFile, lock.Exclusive) }, waiting)
 	if err != nil {
-		return nil, fmt.Errorf("locking %q: %w", p.Pods, err)
+		return nil, fmt.Errorf("locking the directory of pod files %q: %w", p.Pods, err)
 	}
 	return l, nil
 }

@@ -1,19 +1,23 @@
 package podset
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rkt-systemd/rkt/internal/lock"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 )
 
 func places(t *testing.T) (Places, string) {
 	root := t.TempDir()
-	p := Places{filepath.Join(root, "etc/rkt/pods"), filepath.Join(root, "sets")}
-	l, err := p.Lock()
+	p := Places{Pods: filepath.Join(root, "etc/rkt/pods"), Sets: filepath.Join(root, "sets"), LockFile: filepath.Join(root, "run/rkt/apply.lock")}
+	l, err := p.Lock(t.Context(), func() { t.Error("nobody has the lock") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,5 +147,55 @@ func TestInterrupted(t *testing.T) {
 	}
 	if sets, err := p.ReadSets(); err != nil || len(sets) != 1 || len(sets[0].Files) != 2 {
 		t.Errorf("%v, %v", sets, err)
+	}
+}
+
+// What any user can lock keeps nobody waiting, and a wait ends with its context.
+func TestLock(t *testing.T) {
+	root := t.TempDir()
+	p := Places{Pods: filepath.Join(root, "etc/rkt/pods"), Sets: filepath.Join(root, "sets"), LockFile: filepath.Join(root, "run/rkt/apply.lock")}
+	if err := os.MkdirAll(p.Pods, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	user, err := lock.TryDir(p.Pods, lock.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	waited := 0
+	take := func(ctx context.Context) (*os.File, error) { return p.Lock(ctx, func() { waited++ }) }
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	first, err := take(ctx)
+	if err != nil || waited != 0 {
+		t.Fatalf("%v, waited %d times", err, waited)
+	}
+	if st, err := os.Stat(p.LockFile); err != nil || st.Mode() != 0o600 {
+		t.Errorf("the lock file: %v, %v", st.Mode(), err)
+	}
+	if names, err := os.ReadDir(p.Pods); err != nil || len(names) != 0 {
+		t.Errorf("among the pod files: %v, %v", names, err)
+	}
+	ended, end := context.WithCancel(ctx)
+	end()
+	if _, err := take(ended); !errors.Is(err, context.Canceled) || waited != 1 {
+		t.Errorf("%v, waited %d times", err, waited)
+	}
+	second := make(chan error)
+	go func() {
+		l, err := take(ctx)
+		if err == nil {
+			err = l.Close()
+		}
+		second <- err
+	}()
+	first.Close()
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
+	// The directory of pod files cannot be made.
+	p.Pods = filepath.Join(p.LockFile, "pods")
+	if _, err := take(ctx); err == nil {
+		t.Error("a directory in a file")
 	}
 }
