@@ -302,6 +302,18 @@ func (ap *applier) carryOut(ctx context.Context, out *applyJSON, pods map[string
 	if err := ap.fetch(ctx, out, pods); err != nil {
 		return err
 	}
+	set := ap.next(out)
+	if len(ap.change) > 0 {
+		if err := ap.places.Commit(set, ap.change); err != nil {
+			return fmt.Errorf("installing pod files: %w", err)
+		}
+	}
+	return ap.act(ctx, set)
+}
+
+// next is what the set consists of from now on, with what is to be done with units:
+// also what an interrupted apply left, since this one may be interrupted, too.
+func (ap *applier) next(out *applyJSON) podset.Set {
 	set := podset.Set{Name: ap.o.set}
 	if set.Name != "" {
 		for rel := range ap.files {
@@ -316,29 +328,22 @@ func (ap *applier) carryOut(ctx context.Context, out *applyJSON, pods map[string
 	for _, p := range out.Pods {
 		set.Pending = append(set.Pending, p.Actions...)
 	}
-	if len(ap.change) > 0 {
-		if err := ap.places.Commit(set, ap.change); err != nil {
-			return fmt.Errorf("installing pod files: %w", err)
+	for _, s := range ap.before {
+		if s.Name == set.Name {
+			set.Pending = podset.Merge(s.Pending, set.Pending)
 		}
 	}
-	return ap.act(ctx, set)
+	return set
 }
 
-// act does what is pending with units: of this set, and of those that an
+// act does what is pending with units: of this set, and of others that an
 // interrupted apply left.
 func (ap *applier) act(ctx context.Context, set podset.Set) error {
 	all := []podset.Set{set}
 	for _, s := range ap.before {
-		if s.Name != set.Name {
-			if len(s.Pending) > 0 {
-				all = append(all, s)
-			}
-			continue
-		}
-		for _, p := range s.Pending {
-			if !slices.Contains(all[0].Pending, p) {
-				all[0].Pending = append(all[0].Pending, p)
-			}
+		if s.Name != set.Name && len(s.Pending) > 0 {
+			s.Pending = podset.Left(s.Pending, set.Pending)
+			all = append(all, s)
 		}
 	}
 	pending := len(ap.change) > 0
