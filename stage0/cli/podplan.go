@@ -52,7 +52,7 @@ func (ap *applier) plan() (*applyJSON, map[string]*podfile.Pod, error) {
 			names = append(names, instances(stem, now, then, running)...)
 		}
 		for i, name := range names {
-			old, _ := now.Load(name)
+			old, before := now.Load(name)
 			p, problems := then.Load(name)
 			if podfile.IsMasked(problems) && p == nil {
 				problems = nil
@@ -75,7 +75,7 @@ func (ap *applier) plan() (*applyJSON, map[string]*podfile.Pod, error) {
 			default:
 				e.Change = changeChanged
 			}
-			if e.Actions, err = actions(e.Change, old, p, running[name].state == "running"); err != nil {
+			if e.Actions, err = actions(e.Change, name, old, p, running[name].state == "running", broken(before)); err != nil {
 				return nil, nil, err
 			}
 			out.Pods = append(out.Pods, e)
@@ -127,8 +127,14 @@ func (ap *applier) checkImages(p *podfile.Pod) bool {
 	return failed
 }
 
-// actions are what is to be done with the units of a pod.
-func actions(change string, old, p *podfile.Pod, running bool) ([]podset.Action, error) {
+// broken says that problems are those of a pod that is declared, but not to be used.
+func broken(problems []podfile.Problem) bool {
+	return podfile.Failed(problems) && !podfile.IsNotFound(problems) && !podfile.IsMasked(problems)
+}
+
+// actions are what is to be done with the units of a pod. Of one that has no old
+// pod, but runs, or whose file is broken, units may be there that nobody tells.
+func actions(change, name string, old, p *podfile.Pod, running, broken bool) ([]podset.Action, error) {
 	was, err := unitsOf(old)
 	if err != nil {
 		return nil, err
@@ -138,12 +144,20 @@ func actions(change string, old, p *podfile.Pod, running bool) ([]podset.Action,
 		return nil, err
 	}
 	var out []podset.Action
-	add := func(v systemd.Action, unit string) { out = append(out, podset.Action{Verb: string(v), Unit: unit}) }
-	service := ""
-	if old != nil {
-		service = old.UnitName()
-	} else if p != nil {
-		service = p.UnitName()
+	add := func(v systemd.Action, unit string) {
+		if x := (podset.Action{Verb: string(v), Unit: unit}); !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	service, template := podfile.UnitName(name), strings.HasSuffix(name, "@")
+	blind := change != changeSame && old == nil && (running || broken) && !template
+	if blind {
+		// What has the pod's name, and what will be: a stop or restart of
+		// what is not there does nothing.
+		q := podfile.Pod{Name: name}
+		for _, u := range append(slices.Collect(maps.Keys(is.files)), q.PathName(), q.SocketName(), q.TimerName()) {
+			was.files[u] = ""
+		}
 	}
 	// Units that nobody makes any more.
 	for _, u := range slices.Sorted(maps.Keys(was.files)) {
@@ -153,15 +167,11 @@ func actions(change string, old, p *podfile.Pod, running bool) ([]podset.Action,
 	}
 	switch change {
 	case changeRemoved:
-		if old != nil && !strings.HasSuffix(old.Name, "@") {
+		if (old != nil || blind) && !template {
 			add(systemd.Stop, service)
 		}
-	case changeNew:
-		for _, u := range is.wanted {
-			add(systemd.Start, u)
-		}
-	case changeChanged:
-		if samePod(old, p) {
+	case changeNew, changeChanged:
+		if old != nil && samePod(old, p) {
 			return nil, nil
 		}
 		triggers := []string{}
@@ -182,7 +192,7 @@ func actions(change string, old, p *podfile.Pod, running bool) ([]podset.Action,
 			for _, u := range triggers {
 				add(systemd.TryRestart, u)
 			}
-			if running {
+			if running || blind {
 				add(systemd.TryRestart, service)
 			}
 		}
