@@ -36,6 +36,7 @@ type converter struct {
 	configs map[string]map[string]string
 	secrets map[string]map[string]string
 	loads   []load
+	grown   int // bytes of values with variables
 }
 
 // load is a document that makes pods.

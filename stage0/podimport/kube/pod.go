@@ -210,8 +210,8 @@ func (p *pod) app(c *object, restart string, after []string) string {
 			p.p.Rkt.PullPolicy = policy
 		}
 	}
-	p.environment(c, &a)
-	command, args := p.expand(c.strs("command"), &a), p.expand(c.strs("args"), &a)
+	vars := p.environment(c, &a)
+	command, args := p.words(c, "command", vars), p.words(c, "args", vars)
 	if len(command) > 0 {
 		a.Exec = append(command, args...)
 	} else {
@@ -253,103 +253,6 @@ func (p *pod) app(c *object, restart string, after []string) string {
 	}
 	p.p.Apps = append(p.p.Apps, a)
 	return a.Name
-}
-
-// environment sets variables. Secrets go to a file that only root can read.
-func (p *pod) environment(c *object, a *podjson.App) {
-	secret := func(o *object, name, value string) {
-		if have, ok := p.env[name]; ok && have != value || strings.ContainsAny(value, "\n\r") {
-			a.Environment.Set(name, value)
-			o.note(podimport.Changed, "secretRef", "%s is in the pod file itself: keep that from other readers", name)
-			return
-		}
-		p.env[name] = value
-	}
-	for _, from := range c.list("envFrom") {
-		prefix := from.str("prefix")
-		for _, kind := range []string{"configMapRef", "secretRef"} {
-			ref := from.sub(kind)
-			if ref == nil {
-				continue
-			}
-			name := ref.str("name")
-			data, ok := p.c.configs[name]
-			if kind == "secretRef" {
-				data, ok = p.c.secrets[name]
-			}
-			if !ok && !ref.boolean("optional") {
-				ref.note(podimport.Todo, "name", "%q is not among the files: import it together, or write its variables into \"environment\"", name)
-			}
-			for _, k := range sorted(data) {
-				if kind == "secretRef" {
-					secret(from, prefix+k, data[k])
-					continue
-				}
-				a.Environment.Set(prefix+k, data[k])
-			}
-		}
-	}
-	for _, e := range c.list("env") {
-		name := e.str("name")
-		from := e.sub("valueFrom")
-		if from == nil {
-			a.Environment.Set(name, p.expand([]string{e.str("value")}, a)[0])
-			continue
-		}
-		for kind, data := range map[string]map[string]map[string]string{"configMapKeyRef": p.c.configs, "secretKeyRef": p.c.secrets} {
-			ref := from.sub(kind)
-			if ref == nil {
-				continue
-			}
-			value, ok := data[ref.str("name")][ref.str("key")]
-			switch {
-			case !ok && ref.boolean("optional"):
-			case !ok:
-				ref.note(podimport.Todo, "name", "%s of %q is not among the files: import it together, or set %s", ref.str("key"), ref.str("name"), name)
-			case kind == "secretKeyRef":
-				secret(ref, name, value)
-			default:
-				a.Environment.Set(name, value)
-			}
-		}
-		if ref := from.sub("fieldRef"); ref != nil {
-			ref.ignore("apiVersion")
-			switch field := ref.str("fieldPath"); field {
-			case "metadata.name":
-				a.Environment.Set(name, p.name)
-			case "metadata.namespace":
-				a.Environment.Set(name, "default")
-			default:
-				ref.note(podimport.Todo, "fieldPath", "%s is known when the pod runs: set %s by hand, or find it out in the app", field, name)
-			}
-		}
-	}
-}
-
-func sorted(m map[string]string) []string {
-	var out []string
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
-}
-
-// expand replaces $(NAME) as Kubernetes does, by variables of the app.
-func (p *pod) expand(words []string, a *podjson.App) []string {
-	var out []string
-	for _, w := range words {
-		for _, v := range a.Environment {
-			w = strings.ReplaceAll(w, "$$("+v.Key+")", "\x00")
-			w = strings.ReplaceAll(w, "$("+v.Key+")", v.Value)
-			w = strings.ReplaceAll(w, "\x00", "$("+v.Key+")")
-			if len(w) > 1<<16 {
-				w = w[:1<<16]
-			}
-		}
-		out = append(out, w)
-	}
-	return out
 }
 
 func (p *pod) ports(c *object, a *podjson.App) {
