@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/rkt-systemd/rkt/internal/timespan"
 	"github.com/rkt-systemd/rkt/stage0/podjson"
 )
 
@@ -33,6 +35,36 @@ func Trim(p *podjson.Pod) {
 	}
 	if raw, err := json.Marshal(p.Rkt); err == nil && string(raw) == "{}" {
 		p.Rkt = nil
+	}
+}
+
+// StopGrace gives an app a time to stop in, and the pod more than any of its apps.
+func StopGrace(pod, app *podjson.Values, d time.Duration) {
+	if d <= 0 {
+		d = time.Second // none is no limit to systemd
+	}
+	text := strconv.FormatInt(int64(d/time.Second), 10) + "s"
+	if d%time.Second != 0 {
+		text = strconv.FormatInt(max(d.Milliseconds(), 1), 10) + "ms"
+	}
+	app.Set("TimeoutStopSec", text)
+	Outlast(pod, d)
+}
+
+// Outlast has the host wait longer for a pod than the pod does for an app. That
+// is 100 s without a word, see rkt@.service.
+func Outlast(pod *podjson.Values, d time.Duration) {
+	n := int64(d/time.Second) + 20
+	if d%time.Second != 0 {
+		n++
+	}
+	for _, v := range *pod {
+		if have, ok := timespan.Parse(v.Value); v.Key == "TimeoutStopSec" && (v.Value == "infinity" || ok && int64(have/time.Second) >= n) {
+			return
+		}
+	}
+	if n > 100 {
+		pod.Set("TimeoutStopSec", strconv.FormatInt(n, 10)+"s")
 	}
 }
 

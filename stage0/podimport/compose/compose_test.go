@@ -161,6 +161,8 @@ func TestParts(t *testing.T) {
 			pods: map[string][]string{"shop-a": {`"kind":"empty","mode":"0700","name":"run","uid":5`}}, notes: []string{"no size of its own", "goes with each run"}},
 		"secret": {text: "services: {a: {image: a, secrets: [s, {source: t, target: x}]}}\nsecrets: {s: {file: ./s}, t: {environment: TT}}",
 			pods: map[string][]string{"shop-a": {`{"name":"s","file":"/run/secrets/s"}`, `"load":"/nowhere/shop/s"`, `/run/secrets/x`}}, notes: []string{"TT is not set"}},
+		"grace": {text: "services: {a: {image: a, stop_grace_period: 5m}, b: {image: b, network_mode: 'service:a', stop_grace_period: 90s}, c: {image: c, stop_grace_period: 0s}, d: {image: d, stop_grace_period: 1500ms}}",
+			pods: map[string][]string{"shop-a": {`"TimeoutStopSec":"300s"`, `"TimeoutStopSec":"90s"`, `"TimeoutStopSec":"320s"`}, "shop-c": {`"TimeoutStopSec":"1s"`}, "shop-d": {`"TimeoutStopSec":"1500ms"`}}},
 		"the terminal":  {text: "services: {a: {image: a, tmpfs: [\"/x:\\e[31m\"]}}", pods: map[string][]string{"shop-a": nil}, notes: []string{`"\x1b[31m" has no counterpart`}},
 		"docker itself": {text: "services: {a: {image: a, volumes: ['/var/run/docker.sock:/var/run/docker.sock']}}", pods: map[string][]string{"shop-a": nil}, notes: []string{"no Docker"}},
 		"nothing":       {text: "services: {a: {image: a, scale: 0}}", fails: "no replica"},

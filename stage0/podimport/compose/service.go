@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 
@@ -442,12 +443,7 @@ func (s *service) stopSignal() error {
 }
 
 func (s *service) stopGrace() error {
-	d := seconds(*s.conf.StopGracePeriod)
-	s.serviceD.Add("TimeoutStopSec", d.text)
-	// the pod has to wait longer than its apps; the unit's own default is 100 s
-	if d.seconds > 80 {
-		s.file.Systemd.Service.Set("TimeoutStopSec", strconv.Itoa(int(d.seconds)+20)+"s")
-	}
+	podimport.StopGrace(&s.file.Systemd.Service, &s.serviceD, time.Duration(*s.conf.StopGracePeriod))
 	return nil
 }
 

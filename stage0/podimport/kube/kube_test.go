@@ -123,6 +123,21 @@ func TestCalendar(t *testing.T) {
 	}
 }
 
+// TestStopGrace: the host waits longer for the pod than the pod for its apps.
+func TestStopGrace(t *testing.T) {
+	for n, want := range map[string][2]string{"0": {"1s", ""}, "-3": {"1s", ""}, "20": {"20s", ""}, "80": {"80s", ""}, "300": {"300s", "320s"}, "9223372036854775807": {"2147483647s", "2147483667s"}} {
+		_, p := convert(t, "terminationGracePeriodSeconds: "+n+"\ncontainers: [{name: a, image: a}, {name: b, image: b}]")
+		for _, a := range p.Apps {
+			if got := compact(t, a.Systemd.Service); !strings.Contains(got, `"TimeoutStopSec":"`+want[0]+`"`) {
+				t.Errorf("%s: app %s has %s", n, a.Name, got)
+			}
+		}
+		if got := compact(t, p.Systemd.Service); strings.Contains(got, "TimeoutStopSec") != (want[1] != "") || !strings.Contains(got, want[1]) {
+			t.Errorf("%s: the pod has %s, want %q", n, got, want[1])
+		}
+	}
+}
+
 func FuzzConvert(f *testing.F) {
 	f.Add("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b, env: [{name: A, value: $(A)}]}], volumes: [{name: v, emptyDir: {}}]}\n")
 	f.Add("apiVersion: v1\nkind: List\nitems: [{kind: CronJob, metadata: {name: x}, spec: {schedule: '* * * * *', jobTemplate: {spec: {template: {spec: {containers: []}}}}}}]\n")

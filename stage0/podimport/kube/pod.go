@@ -1,10 +1,12 @@
 package kube
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rkt-systemd/rkt/stage0/podimport"
 	"github.com/rkt-systemd/rkt/stage0/podjson"
@@ -59,9 +61,6 @@ func (p *pod) make() {
 	if s.has("imagePullSecrets") {
 		s.note(podimport.Todo, "imagePullSecrets", "log in to the registry (podman login, /etc/rkt/auth.d): docs/registries.md")
 	}
-	if n, ok := s.number("terminationGracePeriodSeconds"); ok {
-		p.p.Systemd.Service.Set("TimeoutStopSec", strconv.Itoa(n))
-	}
 	if n, ok := s.number("activeDeadlineSeconds"); ok {
 		p.p.Systemd.Service.Set("RuntimeMaxSec", strconv.Itoa(n))
 	}
@@ -87,6 +86,11 @@ func (p *pod) make() {
 	}
 	for _, c := range s.list("containers") {
 		p.app(c, restart, before)
+	}
+	if n, ok := s.number("terminationGracePeriodSeconds"); ok {
+		for i := range p.p.Apps {
+			podimport.StopGrace(&p.p.Systemd.Service, &podimport.Systemd(&p.p.Apps[i].Systemd).Service, time.Duration(min(n, math.MaxInt32))*time.Second)
+		}
 	}
 	if restart == "always" {
 		p.p.Systemd.Service.Set("Restart", "on-failure")

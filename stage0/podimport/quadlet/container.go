@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rkt-systemd/rkt/internal/unitfile"
 	"github.com/rkt-systemd/rkt/stage0/podimport"
@@ -288,7 +289,11 @@ func (k *container) options(e entry) (bool, error) {
 	case "StopSignal":
 		k.service("KillSignal", signal(e.value))
 	case "StopTimeout":
-		k.service("TimeoutStopSec", e.value)
+		d, err := grace(e.value)
+		if err != nil {
+			return true, err
+		}
+		podimport.StopGrace(&podimport.Systemd(&k.t.pod.Systemd).Service, &podimport.Systemd(&k.app.Systemd).Service, d)
 	case "ReloadSignal":
 		k.service("ReloadSignal", signal(e.value))
 	case "ReloadCmd":
@@ -379,6 +384,15 @@ func hostName() *regexp.Regexp {
 
 func isTrue(s string) bool {
 	return slices.Contains([]string{"1", "yes", "true", "on", "y", "t"}, strings.ToLower(s))
+}
+
+// grace reads how long podman waits for a container to stop.
+func grace(s string) (time.Duration, error) {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no number of seconds", s)
+	}
+	return time.Duration(n) * time.Second, nil
 }
 
 func signal(s string) string {

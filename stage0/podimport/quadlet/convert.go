@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/stage0/podimport"
@@ -36,7 +37,9 @@ type target struct {
 	unit *unit // the .pod, or the only .container
 	apps []*container
 	// group says that it is made of a .pod.
-	group   bool
+	group bool
+	// grace is what apps of a .pod have to stop in that say nothing themselves.
+	grace   *time.Duration
 	sysctls map[string]string
 	// later is what needs all apps and networks to be known.
 	later []func() error

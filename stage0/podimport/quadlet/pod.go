@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rkt-systemd/rkt/stage0/podimport"
 	"github.com/rkt-systemd/rkt/stage0/podimport/kube"
@@ -31,7 +32,10 @@ func (c *converter) podUnit(u *unit) error {
 				c.note(podimport.Dropped, e, "a pod ends when all its apps have ended")
 			}
 		case "StopTimeout":
-			t.pod.Systemd.Service.Set("TimeoutStopSec", e.value)
+			var d time.Duration
+			if d, err = grace(e.value); err == nil {
+				t.grace = &d
+			}
 		case "Network", "PublishPort", "IP", "IP6", "NetworkAlias", "HostName", "DNS", "DNSOption", "DNSSearch", "AddHost":
 			done, err = k.network(e)
 		case "UserNS", "UIDMap", "GIDMap", "SubUIDMap", "SubGIDMap", "RemapUid", "RemapGid", "RemapUidSize", "RemapUsers", "Sysctl":
@@ -81,6 +85,9 @@ func (c *converter) finish(t *target) error {
 		}
 	}
 	for _, k := range t.apps {
+		if t.grace != nil && !(k.app.Systemd != nil && has(k.app.Systemd.Service, "TimeoutStopSec")) {
+			podimport.StopGrace(&t.pod.Systemd.Service, &podimport.Systemd(&k.app.Systemd).Service, *t.grace)
+		}
 		var app *podjson.App
 		if t.group {
 			app = &k.app
@@ -97,11 +104,11 @@ func (c *converter) finish(t *target) error {
 				c.systemSection(t, u, nil, e)
 			}
 		}
-		if !slices.ContainsFunc(t.pod.Systemd.Service, func(v podjson.Value) bool { return v.Key == "Restart" }) {
+		if !has(t.pod.Systemd.Service, "Restart") {
 			t.pod.Systemd.Service.Add("Restart", "on-failure") // as Quadlet has it
 		}
 		for _, k := range t.apps {
-			if len(t.apps) > 1 && (k.app.Systemd == nil || !slices.ContainsFunc(k.app.Systemd.Service, func(v podjson.Value) bool { return v.Key == "Restart" })) {
+			if len(t.apps) > 1 && (k.app.Systemd == nil || !has(k.app.Systemd.Service, "Restart")) {
 				c.r.Note(podimport.Changed, k.u.path, 0, "Service.Restart", "the pod ends when this app fails, since it has no Restart= of its own; podman's other containers would go on")
 			}
 		}
@@ -112,6 +119,10 @@ func (c *converter) finish(t *target) error {
 	podimport.Trim(t.pod)
 	slices.SortStableFunc(t.pod.Apps, func(a, b podjson.App) int { return strings.Compare(a.Name, b.Name) })
 	return nil
+}
+
+func has(values podjson.Values, key string) bool {
+	return slices.ContainsFunc(values, func(v podjson.Value) bool { return v.Key == key })
 }
 
 // volumeUnit notes what is not carried over of a .volume.

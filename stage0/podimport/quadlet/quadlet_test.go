@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -364,6 +365,49 @@ func TestReferences(t *testing.T) {
 	}
 	if len(r.Pods) != 4 {
 		t.Errorf("%d pods", len(r.Pods))
+	}
+}
+
+// TestStopTimeout: the host waits longer for the pod than the pod for its apps,
+// unless a unit says by itself how long it waits.
+func TestStopTimeout(t *testing.T) {
+	const base = "[Container]\nImage=example.com/x\n"
+	for name, tc := range map[string]struct {
+		files map[string]string
+		want  string // all TimeoutStopSec in the order of the file
+	}{
+		"short":             {map[string]string{"x.container": base + "StopTimeout=20\n"}, "20s"},
+		"none":              {map[string]string{"x.container": base + "StopTimeout=0\n"}, "1s"},
+		"long":              {map[string]string{"x.container": base + "StopTimeout=300\n"}, "300s 320s"},
+		"of podman":         {map[string]string{"x.container": base + "PodmanArgs=--stop-timeout=300\n"}, "300s 320s"},
+		"the unit's":        {map[string]string{"x.container": base + "StopTimeout=300\n[Service]\nTimeoutStopSec=500\n"}, "300s 500"},
+		"the unit's alone":  {map[string]string{"x.container": base + "[Service]\nTimeoutStopSec=500\n"}, "500"},
+		"no number":         {map[string]string{"x.container": base + "StopTimeout=5min\n"}, ""},
+		"of a pod":          {map[string]string{"p.pod": "[Pod]\nStopTimeout=200\n", "x.container": base + "Pod=p.pod\n", "y.container": base + "Pod=p.pod\nStopTimeout=30\n"}, "200s 30s 220s"},
+		"in a pod":          {map[string]string{"p.pod": "[Pod]\n", "x.container": base + "Pod=p.pod\nStopTimeout=90\n", "y.container": base + "Pod=p.pod\nStopTimeout=300\n"}, "90s 300s 320s"},
+		"a service's":       {map[string]string{"p.pod": "[Pod]\n", "x.container": base + "Pod=p.pod\n[Service]\nTimeoutStopSec=5min\n"}, "5min 320s"},
+		"both":              {map[string]string{"p.pod": "[Pod]\n", "x.container": base + "Pod=p.pod\nStopTimeout=20\n[Service]\nTimeoutStopSec=400\n"}, "20s"},
+		"the shorter":       {map[string]string{"p.pod": "[Pod]\nStopTimeout=200\n", "x.container": base + "Pod=p.pod\n[Service]\nTimeoutStopSec=0\n"}, "200s 220s"},
+		"no limit":          {map[string]string{"p.pod": "[Pod]\n", "x.container": base + "Pod=p.pod\n[Service]\nTimeoutStopSec=infinity\n", "y.container": base + "Pod=p.pod\nStopTimeout=300\n"}, "infinity 300s infinity"},
+		"the pod's service": {map[string]string{"p.pod": "[Pod]\nStopTimeout=200\n[Service]\nTimeoutStopSec=250\n", "x.container": base + "Pod=p.pod\n"}, "200s 250"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := convert(t, tc.files)
+			text, _, err := r.Pods[0].File.Bytes(r.Pods[0].Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, m := range regexp.MustCompile(`"TimeoutStopSec": "([^"]*)"`).FindAllStringSubmatch(string(text), -1) {
+				got = append(got, m[1])
+			}
+			if s := strings.Join(got, " "); s != tc.want {
+				t.Errorf("%q, want %q in\n%s", s, tc.want, text)
+			}
+			if tc.want == "" && !strings.Contains(fmt.Sprint(r.Notes), "it cannot be read") {
+				t.Errorf("%v", r.Notes)
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rkt-systemd/rkt/internal/appunit"
 	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/internal/timespan"
 	"github.com/rkt-systemd/rkt/stage0/podimport"
 	"github.com/rkt-systemd/rkt/stage0/podjson"
 )
@@ -158,6 +159,11 @@ func (c *converter) serviceDirective(t *target, u *unit, app *podjson.App, e ent
 			podimport.Systemd(&app.Systemd).Service.Add(e.key, u.expandUnit(e.value))
 			return
 		}
+	case "TimeoutStopSec":
+		if app != nil {
+			stopSec(t, app, u.expandUnit(e.value))
+			return
+		}
 	case "Sockets":
 		c.note(podimport.Todo, e, "a pod file has its sockets itself: \"systemd\": {\"socket\": {\"ListenStream\": …}}, and \"socketActivated\" for the app's port")
 		return
@@ -178,6 +184,26 @@ func (c *converter) serviceDirective(t *target, u *unit, app *podjson.App, e ent
 		return
 	}
 	c.note(podimport.Dropped, e, "an app of a pod with others cannot have it: %s", appunit.Check("service", e.key, e.value))
+}
+
+// stopSec is what [Service] of an app of a pod with others says of its stop. Of
+// that and StopTimeout= the shorter counts, as with podman.
+func stopSec(t *target, app *podjson.App, value string) {
+	service := &podimport.Systemd(&app.Systemd).Service
+	d, ok := timespan.Parse(value)
+	limited := ok && d > 0
+	for _, v := range *service {
+		if have, ok := timespan.Parse(v.Value); v.Key == "TimeoutStopSec" && ok && (!limited || have <= d) {
+			return
+		}
+	}
+	service.Set("TimeoutStopSec", value)
+	switch {
+	case limited:
+		podimport.Outlast(&t.pod.Systemd.Service, d)
+	case ok || value == "infinity":
+		t.pod.Systemd.Service.Set("TimeoutStopSec", "infinity")
+	}
 }
 
 func (c *converter) installDirective(t *target, u *unit, app *podjson.App, e entry) {
