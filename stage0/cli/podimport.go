@@ -99,6 +99,8 @@ type importedPod struct {
 	Path string          `json:"path"`
 	From string          `json:"from"`
 	File json.RawMessage `json:"file"`
+	// Private: only root may read it.
+	Private bool `json:"private,omitempty"`
 
 	text []byte
 }
@@ -300,8 +302,17 @@ func (a *app) installImported(ctx context.Context, r *imported, dir string, o *i
 				return hint(fmt.Errorf("nothing was written: %s belongs to the set %q", p.Path, s.Name), "--dry-run prints the file; put it there")
 			}
 		}
-		if !bytes.Equal(have, p.text) {
-			files[rel] = podset.File{Data: p.text, Mode: 0o644}
+		mode := os.FileMode(0o644)
+		if p.Private {
+			mode = 0o600
+		}
+		wide := false
+		if st, err := os.Stat(p.Path); err == nil { // nor is it opened to more readers than it had
+			mode &= st.Mode().Perm() | 0o600
+			wide = st.Mode().Perm()&^mode&0o077 != 0
+		}
+		if !bytes.Equal(have, p.text) || wide && p.Private {
+			files[rel] = podset.File{Data: p.text, Mode: mode}
 		}
 	}
 	for _, s := range sets {
@@ -323,6 +334,11 @@ func (a *app) installImported(ctx context.Context, r *imported, dir string, o *i
 		if f.Mode&0o077 == 0 {
 			mode = 0o700
 		}
+		if f.Private {
+			if err := closeDir(f.Path); err != nil {
+				return err
+			}
+		}
 		if err := os.MkdirAll(filepath.Dir(f.Path), mode); err != nil {
 			return err
 		}
@@ -337,6 +353,28 @@ func (a *app) installImported(ctx context.Context, r *imported, dir string, o *i
 		return fmt.Errorf("installing pod files: %w", err)
 	}
 	return nil
+}
+
+// closeDir keeps others from a file whose own mode is for apps: nobody but root
+// gets into the directory of its project or pod, as of volumes (NAME in
+// /etc/rkt/compose/NAME/…, /etc/rkt/files/NAME/…).
+func closeDir(path string) error {
+	rel, err := filepath.Rel(buildinfo.LocalConfig, path)
+	if err != nil {
+		return err
+	}
+	parts := strings.Split(rel, "/")
+	if len(parts) < 3 || parts[0] != "compose" && parts[0] != "files" {
+		return nil
+	}
+	dir := filepath.Join(buildinfo.LocalConfig, parts[0], parts[1])
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
 }
 
 // printImported prints files or their paths, and the report.

@@ -9,7 +9,11 @@ package podimport
 import (
 	"cmp"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/rkt-systemd/rkt/stage0/podjson"
 )
@@ -18,6 +22,8 @@ import (
 type Source struct {
 	Path string
 	Data []byte
+	// Private: there are users who cannot read it.
+	Private bool
 }
 
 // Limits of what is read; no real declaration comes near them.
@@ -38,6 +44,9 @@ type Pod struct {
 	Name string       `json:"name"`
 	File *podjson.Pod `json:"file"`
 	From string       `json:"from"` // path of the source
+	// Private says that only root may read it: others cannot read its sources
+	// either, or a secret is in it.
+	Private bool `json:"private,omitempty"`
 }
 
 // File is another file that the pods need: a network of /etc/rkt/net.d, a file
@@ -47,6 +56,9 @@ type File struct {
 	Text string `json:"text"`
 	Mode uint32 `json:"mode"` // permission bits
 	From string `json:"from"`
+	// Private says that others do not get at it, whatever its mode: it is made of
+	// what they cannot read, but apps have to.
+	Private bool `json:"private,omitempty"`
 }
 
 // Level says how much a note matters.
@@ -88,6 +100,65 @@ func (r *Result) Join(o *Result) {
 	r.Pods = append(r.Pods, o.Pods...)
 	r.Files = append(r.Files, o.Files...)
 	r.Notes = append(r.Notes, o.Notes...)
+}
+
+// Hide says that others cannot read a source, and must not read what it became.
+func (r *Result) Hide(path string) {
+	r.Note(Changed, path, 0, "mode", "others cannot read it, nor the pod files that are made of it (mode 0600)")
+	for i := range r.Pods {
+		r.Pods[i].Private = true
+	}
+	for i := range r.Files {
+		r.Files[i].Private = true
+	}
+}
+
+// Hidden reports whether there are users who cannot read a file or directory:
+// it, or a directory above it, is not for them.
+func Hidden(path string) bool {
+	path, err := filepath.Abs(path)
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	if err != nil {
+		return true
+	}
+	for need := fs.FileMode(0o004); ; need = 0o001 {
+		st, err := os.Stat(path)
+		if err != nil || st.Mode()&need == 0 {
+			return true
+		}
+		if path == filepath.Dir(path) {
+			return false
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// Secret reports whether a variable looks like a secret that is in its value: a
+// word of its name says so, and it is neither a switch nor the path of a file.
+func Secret(name, value string) bool {
+	if slices.Contains([]string{"", "0", "1", "no", "yes", "false", "true"}, strings.ToLower(value)) {
+		return false
+	}
+	name = strings.ToUpper(name)
+	// a path, as of a TLS key; what base64 makes has no dot
+	if strings.HasSuffix(name, "_FILE") || strings.HasPrefix(value, "/") && strings.Contains(value, ".") {
+		return false
+	}
+	return slices.ContainsFunc(strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune("_-.", r) }), func(word string) bool {
+		return word == "PASS" || word == "PASSWD" || slices.ContainsFunc([]string{"PASSWORD", "SECRET", "TOKEN", "KEY"}, func(end string) bool { return strings.HasSuffix(word, end) })
+	})
+}
+
+// InFile is what the report says of secrets that are in a pod file.
+func InFile(names []string) string {
+	slices.Sort(names)
+	verb := " is"
+	if len(names) > 1 {
+		verb = " are"
+	}
+	return strings.Join(names, ", ") + verb + " in the pod file itself, which therefore only root can read (mode 0600); credentials are safer: docs/credentials.md"
 }
 
 // Sort puts the notes into the order of their sources, and of lines in each.

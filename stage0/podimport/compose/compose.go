@@ -52,6 +52,9 @@ func Convert(ctx context.Context, files []podimport.Source, env map[string]strin
 	if err != nil {
 		return nil, fmt.Errorf("converting the compose project %q: %w", in.main().Path, err)
 	}
+	for _, path := range in.private {
+		res.Hide(path)
+	}
 	return res, nil
 }
 
@@ -114,6 +117,8 @@ type input struct {
 	// allowed are the paths of files that compose-go may read.
 	allowed map[string]bool
 	lines   lines
+	// private are files that were read and that others cannot read.
+	private []string
 }
 
 func newInput(files []podimport.Source, env map[string]string) (*input, error) {

@@ -243,6 +243,7 @@ type unit struct {
 	ports    map[string]bool
 	isolator []isolator
 	private  *bool // private users
+	secret   bool  // a secret is in the pod file
 }
 
 type isolator struct {
@@ -304,7 +305,7 @@ func (u *unit) finish() error {
 	if _, _, err := u.file.Bytes(u.name); err != nil {
 		return fmt.Errorf("pod %q: what it has become is no valid pod file: %w", u.name, err)
 	}
-	u.c.res.Pods = append(u.c.res.Pods, podimport.Pod{Name: u.name, File: u.file, From: u.c.in.main().Path})
+	u.c.res.Pods = append(u.c.res.Pods, podimport.Pod{Name: u.name, File: u.file, From: u.c.in.main().Path, Private: u.secret})
 	return nil
 }
 

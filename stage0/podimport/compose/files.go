@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -208,6 +209,9 @@ func (in *input) read(ref, base string) ([]byte, error) {
 	}
 	if len(data) > podimport.MaxFile {
 		return nil, fmt.Errorf("reading %q: it has more than %d bytes", path, podimport.MaxFile)
+	}
+	if !slices.Contains(in.private, path) && podimport.Hidden(path) {
+		in.private = append(in.private, path)
 	}
 	return data, nil
 }

@@ -355,6 +355,7 @@ func (s *service) command() {
 }
 
 func (s *service) environment() error {
+	var secrets []string
 	for _, name := range sortedKeys(s.conf.Environment) {
 		value := s.conf.Environment[name]
 		switch {
@@ -364,7 +365,14 @@ func (s *service) environment() error {
 			s.note(podimport.Dropped, "environment", "%q is no name of a variable", name)
 		default:
 			s.app.Environment.Add(name, *value)
+			if podimport.Secret(name, *value) {
+				secrets = append(secrets, name)
+			}
 		}
+	}
+	if len(secrets) > 0 {
+		s.secret = true
+		s.note(podimport.Changed, "environment", "%s", podimport.InFile(secrets))
 	}
 	return nil
 }

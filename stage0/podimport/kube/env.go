@@ -65,18 +65,27 @@ func (p *pod) environment(c *object, a *podjson.App) *variables {
 	for _, e := range c.list("env") {
 		p.variable(e, vars)
 	}
+	var secrets []string
 	for _, name := range vars.names {
 		v := vars.of[name]
 		have, taken := p.env[name]
 		switch {
 		case v.secret == nil:
 			a.Environment.Set(name, v.value)
+			if podimport.Secret(name, v.value) {
+				secrets = append(secrets, name)
+			}
 		case taken && have != v.value || strings.ContainsAny(v.value, "\n\r"):
 			a.Environment.Set(name, v.value)
-			v.secret.note(podimport.Changed, v.key, "%s is in the pod file itself: keep that from other readers", name)
+			p.secret = true
+			v.secret.note(podimport.Changed, v.key, "%s", podimport.InFile([]string{name}))
 		default:
 			p.env[name] = v.value
 		}
+	}
+	if len(secrets) > 0 {
+		p.secret = true
+		c.note(podimport.Changed, "env", "%s", podimport.InFile(secrets))
 	}
 	return vars
 }

@@ -229,7 +229,7 @@ func (c *converter) workload(l load) error {
 		c.r.Note(podimport.Changed, l.doc.r.path, 0, l.doc.path, "the job runs when it is started: systemctl start %s", podfile.UnitName(name))
 	}
 	podimport.Trim(p)
-	c.r.Pods = append(c.r.Pods, podimport.Pod{Name: name, File: p, From: l.doc.r.path})
+	c.r.Pods = append(c.r.Pods, podimport.Pod{Name: name, File: p, From: l.doc.r.path, Private: pod.secret})
 	return nil
 }
 

@@ -22,6 +22,7 @@ type pod struct {
 
 	volumes map[string]*object
 	env     map[string]string // of secrets, in a file
+	secret  bool              // one is in the pod file
 }
 
 func (p *pod) make() {

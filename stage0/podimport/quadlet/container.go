@@ -111,6 +111,7 @@ func (k *container) program(e entry) (bool, error) {
 		k.entrypoint = []string{e.value}
 	case "Environment":
 		words, err := e.words()
+		var secrets []string
 		for _, w := range words {
 			name, value, ok := strings.Cut(w, "=")
 			if !ok {
@@ -118,6 +119,13 @@ func (k *container) program(e entry) (bool, error) {
 				continue
 			}
 			k.app.Environment.Set(name, value)
+			if podimport.Secret(name, value) {
+				secrets = append(secrets, name)
+			}
+		}
+		if len(secrets) > 0 {
+			k.t.secret = true
+			k.note(podimport.Changed, e, "%s", podimport.InFile(secrets))
 		}
 		return true, err
 	case "EnvironmentFile":

@@ -41,6 +41,7 @@ type target struct {
 	// grace is what apps of a .pod have to stop in that say nothing themselves.
 	grace   *time.Duration
 	sysctls map[string]string
+	secret  bool // one is in the pod file
 	// later is what needs all apps and networks to be known.
 	later []func() error
 }
@@ -95,7 +96,7 @@ func Convert(sources []podimport.Source, read Reader) (*podimport.Result, error)
 			return nil, err
 		}
 		if len(t.pod.Apps) > 0 {
-			c.r.Pods = append(c.r.Pods, podimport.Pod{Name: t.name, File: t.pod, From: t.unit.path})
+			c.r.Pods = append(c.r.Pods, podimport.Pod{Name: t.name, File: t.pod, From: t.unit.path, Private: t.secret})
 		}
 	}
 	c.networks()

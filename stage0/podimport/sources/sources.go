@@ -39,6 +39,7 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 	}
 	out := &podimport.Result{Pods: []podimport.Pod{}, Notes: []podimport.Note{}}
 	if len(found.units) > 0 {
+		read := found.units
 		r, err := quadlet.Convert(found.units, func(path string) (podimport.Source, error) {
 			abs, err := filepath.Abs(path)
 			if err != nil {
@@ -49,11 +50,14 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 				other, err := filepath.Abs(s.Path)
 				return err == nil && other == abs
 			})
-			return found.read(path)
+			s, err := found.read(path)
+			read = append(read, s)
+			return s, err
 		})
 		if err != nil {
 			return nil, err
 		}
+		hide(r, read)
 		out.Join(r)
 	}
 	if len(found.kube) > 0 {
@@ -61,6 +65,7 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 		if err != nil {
 			return nil, err
 		}
+		hide(r, found.kube)
 		out.Join(r)
 	}
 	if len(found.compose) > 0 {
@@ -86,6 +91,10 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 		if err != nil {
 			return nil, err
 		}
+		hide(r, found.compose)
+		if envFile != "" && podimport.Hidden(envFile) {
+			r.Hide(envFile)
+		}
 		out.Join(r)
 	} else if o.Name != "" {
 		if len(out.Pods) != 1 {
@@ -99,6 +108,17 @@ func Convert(ctx context.Context, paths []string, o Options) (*podimport.Result,
 	out.Kept()
 	out.Sort()
 	return out, out.Unique()
+}
+
+// hide keeps what private sources became from others.
+func hide(r *podimport.Result, read []podimport.Source) {
+	said := map[string]bool{}
+	for _, s := range read {
+		if s.Private && !said[s.Path] {
+			said[s.Path] = true
+			r.Hide(s.Path)
+		}
+	}
 }
 
 // found are the files by kind.
@@ -198,7 +218,7 @@ func (f *found) read(path string) (podimport.Source, error) {
 		return podimport.Source{}, fmt.Errorf("there are more than %d files to import", podimport.MaxFiles)
 	}
 	data, err := readFile(path)
-	return podimport.Source{Path: path, Data: data}, err
+	return podimport.Source{Path: path, Data: data, Private: podimport.Hidden(path)}, err
 }
 
 func readFile(path string) ([]byte, error) {
