@@ -22,6 +22,7 @@ import (
 type writeOptions struct {
 	replace, dryRun   bool
 	noReload, runtime bool
+	private           bool // the file is for root alone
 }
 
 func (o *writeOptions) flags(cmd *cobra.Command) {
@@ -49,7 +50,11 @@ func (a *app) write(ctx context.Context, o *writeOptions, name string, p *podjso
 	if o.runtime {
 		dir = podfile.DefaultDirs()[1]
 	}
-	path, err := podjson.Install(dir, name, text, o.replace)
+	mode := os.FileMode(0o644)
+	if o.private {
+		mode = 0o600
+	}
+	path, err := podjson.Install(dir, name, text, mode, o.replace)
 	if errors.Is(err, podjson.ErrExists) {
 		return hint(err, "--force replaces it")
 	}

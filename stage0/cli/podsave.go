@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -28,7 +29,8 @@ func (a *app) podSaveCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "save [FLAGS] UUID NAME", Short: "Declare a pod that was started by hand",
 		Long: `Write /etc/rkt/pods/NAME.json from a pod that rkt run has started: its images, what its apps run, its volumes, ports and options.
-The pod itself goes on. What cannot be part of a pod file is told.`,
+The pod itself goes on. What cannot be part of a pod file is told. With variables that the pod was given, which may be secrets, only root
+can read the file; credentials are for secrets (docs/credentials.md).`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := a.needRoot(); err != nil {
 				return err
@@ -48,9 +50,12 @@ The pod itself goes on. What cannot be part of a pod file is told.`,
 			if n := d.DeclaredName(); n != "" {
 				return hint(fmt.Errorf("pod %s is declared already, as %q", d.UUID, n), "its file is what rkt pod list shows")
 			}
-			p, err := a.saved(d, ids)
+			p, private, err := a.saved(d, ids)
 			if err != nil {
 				return fmt.Errorf("pod %s: %w", d.UUID, err)
+			}
+			if wo.private = private; private && !wo.dryRun {
+				fmt.Fprintln(a.Stderr, "variables that the pod was given are in the file: only root can read it (mode 0600)")
 			}
 			return a.write(cmd.Context(), &wo, args[1], p)
 		},
@@ -87,11 +92,12 @@ func (a *app) insecureWords() []string {
 	return strings.Split(a.insecureOptions, ",")
 }
 
-// saved makes a pod file of a pod.
-func (a *app) saved(d *pod.Pod, ids bool) (*podjson.Pod, error) {
+// saved makes a pod file of a pod. It is private when variables of the pod are in
+// it: others cannot read them in the pod's directory either.
+func (a *app) saved(d *pod.Pod, ids bool) (_ *podjson.Pod, private bool, _ error) {
 	m, err := d.Manifest()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	p := &podjson.Pod{Rkt: &podjson.Options{}, UserAnnotations: m.UserAnnotations, UserLabels: m.UserLabels}
 	b, err := os.ReadFile(filepath.Join(d.Dir(), podfs.StartOptions))
@@ -102,7 +108,7 @@ func (a *app) saved(d *pod.Pod, ids bool) (*podjson.Pod, error) {
 		err = json.Unmarshal(b, p.Rkt)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, false, err
 	}
 	for _, v := range m.Volumes {
 		p.Volumes = append(p.Volumes, v)
@@ -115,26 +121,29 @@ func (a *app) saved(d *pod.Pod, ids bool) (*podjson.Pod, error) {
 		p.Ports = append(p.Ports, shortPort(e.Name.String(), e.HostIP.String(), e.HostPort))
 	}
 	if p.Isolators, err = isolatorsJSON(m.Isolators); err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	private = len(p.Rkt.Environment) > 0
 	for i := range m.Apps {
-		app, err := savedApp(d, &m.Apps[i], ids)
+		app, given, err := savedApp(d, &m.Apps[i], ids)
 		if err != nil {
-			return nil, fmt.Errorf("app %q: %w", m.Apps[i].Name, err)
+			return nil, false, fmt.Errorf("app %q: %w", m.Apps[i].Name, err)
 		}
 		p.Apps = append(p.Apps, *app)
+		private = private || given
 	}
-	return p, nil
+	return p, private, nil
 }
 
-func savedApp(d *pod.Pod, ra *schema.RuntimeApp, ids bool) (*podjson.App, error) {
+// savedApp also says whether the app has variables that are not its image's.
+func savedApp(d *pod.Pod, ra *schema.RuntimeApp, ids bool) (_ *podjson.App, given bool, _ error) {
 	b, err := os.ReadFile(filepath.Join(d.Dir(), podfs.AppInfo(ra.Name.String()), podfs.ManifestFile))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	im, _, err := appc.ParseImageManifest(b)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	img := podjson.Image{Name: im.Name.String(), Labels: map[string]string{}}
 	for _, l := range im.Labels {
@@ -145,7 +154,7 @@ func savedApp(d *pod.Pod, ra *schema.RuntimeApp, ids bool) (*podjson.App, error)
 	}
 	app := &podjson.App{Name: ra.Name.String(), Image: img, ReadOnlyRootFS: ra.ReadOnlyRootFS}
 	if err := changed(app, im.App, ra.App); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, m := range ra.Mounts {
 		if m.AppVolume != nil {
@@ -172,7 +181,19 @@ func savedApp(d *pod.Pod, ra *schema.RuntimeApp, ids bool) (*podjson.App, error)
 			app.Annotations[an.Name.String()] = an.Value
 		}
 	}
-	return app, nil
+	return app, givenVariables(im.App, ra.App), nil
+}
+
+// givenVariables reports whether a running app has variables other than its image.
+func givenVariables(image, running *types.App) bool {
+	if running == nil {
+		return false
+	}
+	var own types.Environment
+	if image != nil {
+		own = image.Environment
+	}
+	return slices.ContainsFunc(running.Environment, func(e types.EnvironmentVariable) bool { return !slices.Contains(own, e) })
 }
 
 // changed sets what the running app has other than its image.

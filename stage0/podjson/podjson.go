@@ -266,8 +266,8 @@ func (p *Pod) Bytes(name string) ([]byte, []podfile.Problem, error) {
 var ErrExists = errors.New("pod file exists")
 
 // Install writes a pod file into dir, whole or not at all. One that is there is
-// only replaced if that is asked for.
-func Install(dir, name string, text []byte, replace bool) (string, error) {
+// only replaced if that is asked for, and does not get more readers by that.
+func Install(dir, name string, text []byte, mode os.FileMode, replace bool) (string, error) {
 	if err := podfile.CheckName(name); err != nil {
 		return "", err
 	}
@@ -278,7 +278,10 @@ func Install(dir, name string, text []byte, replace bool) (string, error) {
 	if _, err := os.Lstat(path); err == nil && !replace {
 		return "", fmt.Errorf("%w: %s", ErrExists, path)
 	}
-	if err := atomicfile.WriteFile(path, text, 0o644); err != nil {
+	if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+		mode &= st.Mode().Perm() | 0o600
+	}
+	if err := atomicfile.WriteFile(path, text, mode); err != nil {
 		return "", fmt.Errorf("writing %q: %w", path, err)
 	}
 	return path, nil
