@@ -204,27 +204,30 @@ func (k *container) image(e entry) {
 	}
 }
 
-// substituted splits a command line as systemd does, with its variables.
+// substituted splits a command line as systemd does, with its variables: a word
+// $NAME becomes the words of the value, ${NAME} and $$ are replaced anywhere; see
+// "COMMAND LINES" in systemd.service(5).
 func (k *container) substituted(e entry) ([]string, error) {
 	words, err := e.words()
+	vars := k.serviceVariables()
 	var out []string
 	for _, w := range words {
 		var missing []string
+		if name, ok := strings.CutPrefix(w, "$"); ok && name != "" && name[0] != '{' && name[0] != '$' {
+			value, ok := vars[name]
+			split, err := unitfile.SplitWords(value)
+			if ok && err == nil {
+				out = append(out, split...)
+				continue
+			}
+			missing = append(missing, w)
+		}
 		w = variable().ReplaceAllStringFunc(w, func(m string) string {
 			if m == "$$" {
 				return "$"
 			}
-			name := strings.Trim(m, "${}")
-			for _, v := range k.u.entries {
-				if v.section != "Service" || v.key != "Environment" {
-					continue
-				}
-				set, _ := unitfile.SplitWords(v.value)
-				for _, kv := range set {
-					if value, ok := strings.CutPrefix(kv, name+"="); ok {
-						return value
-					}
-				}
+			if value, ok := vars[strings.Trim(m, "${}")]; ok {
+				return value
 			}
 			missing = append(missing, m)
 			return m
@@ -237,8 +240,26 @@ func (k *container) substituted(e entry) ([]string, error) {
 	return out, err
 }
 
+// serviceVariables are those of Environment= in [Service], the last of a name.
+func (k *container) serviceVariables() map[string]string {
+	vars := map[string]string{}
+	for _, v := range k.u.entries {
+		if v.section != "Service" || v.key != "Environment" {
+			continue
+		}
+		set, _ := unitfile.SplitWords(v.value)
+		for _, kv := range set {
+			kv, _ = k.u.expand(kv)
+			if name, value, ok := strings.Cut(kv, "="); ok {
+				vars[name] = value
+			}
+		}
+	}
+	return vars
+}
+
 func variable() *regexp.Regexp {
-	return regexp.MustCompile(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}|\$[A-Za-z_][A-Za-z0-9_]*`)
+	return regexp.MustCompile(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
 }
 
 // beside makes a path absolute: it is relative to the unit's directory.

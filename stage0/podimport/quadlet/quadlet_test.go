@@ -411,6 +411,42 @@ func TestStopTimeout(t *testing.T) {
 	}
 }
 
+// TestVariables: Exec= is read as systemd would, see replace_env_argv() there.
+func TestVariables(t *testing.T) {
+	const service = "\n[Service]\nEnvironment=A=a \"B=b c\" E= \"Q='x y' z\" \"BAD='x\"\nEnvironment=A=last P=100%%\n"
+	for exec, want := range map[string]string{
+		"/x $A":           `["/x","last"]`,
+		"/x $B ${B}":      `["/x","b","c","b c"]`,
+		"/x \"$B\" '$B'":  `["/x","b","c","b","c"]`,
+		"/x $E ${E} y":    `["/x","","y"]`,
+		"/x $Q":           `["/x","x y","z"]`,
+		"/x a$B a${B}d":   `["/x","a$B","ab cd"]`,
+		"/x $$B $$ $${B}": `["/x","$B","$","${B}"]`,
+		"/x ${P}":         `["/x","100%"]`,
+		"/x $NONE":        `["/x","$NONE"] todo $NONE`,
+		"/x ${NONE}-$B":   `["/x","${NONE}-$B"] todo ${NONE}`,
+		"/x $A/b":         `["/x","$A/b"] todo $A/b`,
+		"/x $BAD":         `["/x","$BAD"] todo $BAD`,
+	} {
+		r := convert(t, map[string]string{"x.container": "[Container]\nImage=example.com/x\nExec=" + exec + service})
+		b, err := json.Marshal(r.Pods[0].File.Apps[0].Args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := string(b)
+		for _, n := range r.Notes {
+			if n.Level == podimport.Todo {
+				_, rest, _ := strings.Cut(n.Text, "replace ")
+				name, _, _ := strings.Cut(rest, " ")
+				got += " todo " + name
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", exec, got, want)
+		}
+	}
+}
+
 func FuzzConvert(f *testing.F) {
 	f.Add("[Container]\nImage=redis\nExec=a \"b c\" %i $A\nPublishPort=[::]:1-2:3-4/udp\nVolume=a.volume:/b:ro,U\n", "[Unit]\nAfter=x.service\n[Service]\nRestart=no\n")
 	f.Add("[Container]\nImage=a\nPodmanArgs=--memory=1g -p 80:80 -it --privileged\nMount=type=bind,src=/a,dst=/b\nSecret=a,type=env\n", "[Network]\nSubnet=fd00::/64\nIPRange=fd00::1-fd00::5\n")
