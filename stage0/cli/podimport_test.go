@@ -41,7 +41,7 @@ func TestInstallImported(t *testing.T) {
 			}
 		}
 		r := &imported{Pods: []importedPod{{Name: "a", Path: path, Private: c.private, text: []byte(c.text)}}}
-		if err := a.installImported(r, dir, &importOptions{writeOptions: writeOptions{replace: true}}); err != nil {
+		if err := a.installImported(t.Context(), r, dir, &importOptions{writeOptions: writeOptions{replace: true}}); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		b, err := os.ReadFile(path)

@@ -138,6 +138,21 @@ func TestStopGrace(t *testing.T) {
 	}
 }
 
+// TestResources: limits and requests are different things.
+func TestResources(t *testing.T) {
+	for in, want := range map[string]string{
+		"requests: {memory: 64Mi}":                            `{"MemoryLow":"64M"`,
+		"limits: {memory: 1Gi}":                               `{"MemoryMax":"1G"`,
+		"requests: {memory: 64Mi}, limits: {memory: 1Gi}":     `{"MemoryMax":"1G","MemoryLow":"64M"`,
+		"requests: {cpu: 250m}, limits: {cpu: 2, memory: 1G}": `{"MemoryMax":"1000000000","CPUQuota":"200%","CPUWeight":"25"`,
+	} {
+		_, p := convert(t, "containers: [{name: a, image: a, resources: {"+in+"}}]")
+		if got := compact(t, p.Apps[0].Systemd.Service); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
 func FuzzConvert(f *testing.F) {
 	f.Add("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b, env: [{name: A, value: $(A)}]}], volumes: [{name: v, emptyDir: {}}]}\n")
 	f.Add("apiVersion: v1\nkind: List\nitems: [{kind: CronJob, metadata: {name: x}, spec: {schedule: '* * * * *', jobTemplate: {spec: {template: {spec: {containers: []}}}}}}]\n")

@@ -286,7 +286,7 @@ func (p *pod) resources(o *object, a *podjson.App) {
 			set("CPUQuota", strconv.Itoa(int(f*100+0.5))+"%")
 		}
 	}
-	if v := requests.str("memory"); v != "" && !limits.has("memory") {
+	if v := requests.str("memory"); v != "" {
 		set("MemoryLow", quantity(v))
 	}
 	if v := requests.str("cpu"); v != "" {
@@ -294,7 +294,6 @@ func (p *pod) resources(o *object, a *podjson.App) {
 			set("CPUWeight", strconv.Itoa(min(max(int(f*100), 1), 10000)))
 		}
 	}
-	requests.ignore("memory")
 	for _, o := range []*object{limits, requests} {
 		if o.has("ephemeral-storage") {
 			o.note(podimport.Dropped, "ephemeral-storage", "what an app writes is on the disk of /var/lib/rkt, without a limit")
