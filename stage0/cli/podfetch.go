@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rkt-systemd/rkt/internal/podfile"
+	"github.com/rkt-systemd/rkt/internal/podunit"
 	"github.com/rkt-systemd/rkt/internal/systemd"
 	"github.com/rkt-systemd/rkt/journal"
 	"github.com/rkt-systemd/rkt/stage0/declared"
@@ -90,12 +92,17 @@ func (a *app) podNames(args []string, all bool) ([]string, error) {
 	if err != nil {
 		a.log.Warn(err)
 	}
+	return allPods(x), nil
+}
+
+// allPods are the pods that the generator makes units for, each once.
+func allPods(x *podfile.Index) []string {
 	var names []string
 	for _, e := range x.Entries() {
 		switch {
 		case e.Bad != "":
 		case e.Template:
-			names = append(names, x.Instances(e.Name)...)
+			names = append(names, templateInstances(x, e.Name)...)
 		default:
 			names = append(names, e.Name)
 		}
@@ -106,7 +113,21 @@ func (a *app) podNames(args []string, all bool) ([]string, error) {
 			out = append(out, n)
 		}
 	}
-	return out, nil
+	return out
+}
+
+// templateInstances are the instances of a template that are declared by
+// drop-ins of their own or by DefaultInstance=, and not by a file of their own.
+func templateInstances(x *podfile.Index, template string) []string {
+	names := x.Instances(template)
+	// Like the generator: a template with errors still has its instance, which
+	// says so.
+	files, _ := x.Read(template)
+	if d := podunit.DefaultInstance(podfile.ParseInstall(template, files)); d != "" {
+		names = append(names, template+d)
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), x.Has)
 }
 
 // fetchPods fetches pods side by side.
