@@ -2,6 +2,7 @@ package podfile
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -276,6 +277,18 @@ func TestProblems(t *testing.T) {
 				t.Errorf("pod %v beside problems %s", p, lines(ps))
 			}
 		})
+	}
+}
+
+// TestErrorAfterManyWarnings: what is not reported any more still refuses the pod.
+func TestErrorAfterManyWarnings(t *testing.T) {
+	var b strings.Builder
+	for i := range 2 * maxProblems {
+		fmt.Fprintf(&b, `"x%d": 0, `, i)
+	}
+	p, ps := parse("web", `{`+b.String()+`"apps": 7}`)
+	if p != nil || len(ps) != maxProblems || !strings.Contains(lines(ps), "apps: is a number, want a list") {
+		t.Errorf("pod %v beside %d problems, the last of them %v", p, len(ps), ps[len(ps)-1])
 	}
 }
 

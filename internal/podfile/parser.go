@@ -20,7 +20,11 @@ type parser struct {
 func (p *parser) report(s Severity, pos jsonpos.Pos, path, msg, suggestion string) {
 	msg, path = clipped(msg), clipped(path)
 	if len(p.problems) >= maxProblems {
-		return
+		if s != Error || Failed(p.problems) {
+			return
+		}
+		// One error must not get lost behind warnings: it refuses the pod.
+		p.problems = p.problems[:maxProblems-1]
 	}
 	p.problems = append(p.problems, Problem{s, pos.File, pos.Line, pos.Column, path, msg, suggestion})
 }
