@@ -211,8 +211,8 @@ func (p *parser) mounts(v *jsonpos.Value, path string) []Mount {
 	for i, it := range v.Items {
 		at := index(path, i)
 		mount, ok := p.mount(it, at)
-		if ok && mount.AppVolume == nil && !p.hasVolume(mount.Volume) {
-			p.report(Error, it.Pos, at, "no volume "+quote(mount.Volume)+" in this pod", nearest(mount.Volume, p.volumeNames()))
+		if ok && mount.AppVolume == nil && !p.hasVolume[mount.Volume] {
+			p.reportNear(Error, it.Pos, at, "no volume "+quote(mount.Volume)+" in this pod", mount.Volume, p.volumeNames)
 			ok = false
 		}
 		if ok {
@@ -220,14 +220,6 @@ func (p *parser) mounts(v *jsonpos.Value, path string) []Mount {
 		}
 	}
 	return out
-}
-
-func (p *parser) volumeNames() []string {
-	var names []string
-	for _, v := range p.pod.Volumes {
-		names = append(names, v.Name)
-	}
-	return names
 }
 
 func (p *parser) mount(v *jsonpos.Value, path string) (Mount, bool) {

@@ -162,7 +162,7 @@ func (p *parser) checkCredentials(root *jsonpos.Value) {
 				continue
 			}
 			if wanted[name.Text] = true; !known[name.Text] {
-				p.report(Error, name.Pos, at, "no credential "+quote(name.Text)+" in rkt.credentials", nearest(name.Text, names))
+				p.reportNear(Error, name.Pos, at, "no credential "+quote(name.Text)+" in rkt.credentials", name.Text, names)
 			}
 		}
 	}

@@ -55,9 +55,9 @@ func (p *parser) directives(v *jsonpos.Value, path, section string) []Directive 
 			p.report(Error, m.Pos, at, m.Key+"= cannot be set: "+reason, "")
 			continue
 		}
-		known := known(section)
-		if !strings.Contains(known, " "+m.Key+" ") && !strings.HasPrefix(m.Key, "X-") {
-			p.report(Warning, m.Pos, at, "systemd may not know the directive "+m.Key+"=", nearest(m.Key, strings.Fields(known)))
+		// The long search is only for those of which something can be said yet.
+		if known := known(section); !strings.HasPrefix(m.Key, "X-") && !p.full() && !strings.Contains(known, " "+m.Key+" ") {
+			p.reportNear(Warning, m.Pos, at, "systemd may not know the directive "+m.Key+"=", m.Key, strings.Fields(known))
 		}
 		if section == "service" && (m.Key == "Environment" || m.Key == "EnvironmentFile" || m.Key == "PassEnvironment") {
 			p.warnf(m.Pos, at, "sets the environment of rkt itself, not of the apps; see apps[].environment")

@@ -38,11 +38,12 @@ func (p *parser) rkt(v *jsonpos.Value) {
 			o.PullPolicy = p.oneOf(m.Value, at, " new update never ")
 		case "insecureOptions":
 			list, _ := p.oneOrMore(m.Value, at)
+			known := strings.Fields(insecureOptions)
 			for _, s := range list {
 				for part := range strings.SplitSeq(s, ",") {
 					if !strings.Contains(insecureOptions, " "+part+" ") || part == "" {
-						p.report(Error, m.Value.Pos, at, quote(part)+" is none of"+strings.TrimRight(insecureOptions, " "),
-							nearest(part, strings.Fields(insecureOptions)))
+						p.reportNear(Error, m.Value.Pos, at, quote(part)+" is none of"+strings.TrimRight(insecureOptions, " "),
+							part, known)
 						continue
 					}
 					o.InsecureOptions = append(o.InsecureOptions, part)
@@ -113,7 +114,7 @@ func (p *parser) oneOf(v *jsonpos.Value, path, allowed string) string {
 	s, ok := p.word(v, path)
 	if ok && !strings.Contains(allowed, " "+s+" ") {
 		words := strings.Fields(allowed)
-		p.report(Error, v.Pos, path, "is "+quote(s)+", want "+strings.Join(words, ", "), nearest(s, words))
+		p.reportNear(Error, v.Pos, path, "is "+quote(s)+", want "+strings.Join(words, ", "), s, words)
 		return ""
 	}
 	return s

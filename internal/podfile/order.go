@@ -54,11 +54,15 @@ func (p *parser) appDirective(section string, m jsonpos.Member, path string) []a
 			continue
 		}
 		if msg := appunit.Check(section, m.Key, s); msg != "" {
+			if p.full() {
+				p.report(Error, m.Pos, path, msg, "")
+				return nil // nobody hears of the others
+			}
 			known := appunit.Known(section)
 			if section == "unit" {
 				known = append(known, orderKeys...)
 			}
-			p.report(Error, m.Pos, path, msg, nearest(m.Key, known))
+			p.reportNear(Error, m.Pos, path, msg, m.Key, known)
 			continue
 		}
 		name := "Service"
@@ -102,12 +106,12 @@ func (p *parser) checkOrder() {
 	after := make([][]int, len(apps))
 	for i := range apps {
 		for _, key := range orderKeys {
+			at := index("apps", i) + ".systemd.unit." + key
 			for _, n := range *apps[i].Order.list(key) {
-				at := index("apps", i) + ".systemd.unit." + key
 				j, ok := byName[n]
 				switch {
 				case !ok || n == "":
-					p.report(Error, apps[i].Pos, at, "no app "+quote(n)+" in this pod", nearest(n, names))
+					p.reportNear(Error, apps[i].Pos, at, "no app "+quote(n)+" in this pod", n, names)
 				case i == j:
 					p.report(Error, apps[i].Pos, at, "app "+quote(n)+" depends on itself", "")
 				case key == "After":

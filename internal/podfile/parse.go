@@ -176,7 +176,8 @@ func (p *parser) volumes(v *jsonpos.Value) {
 	if !p.list(v, "volumes") {
 		return
 	}
-	seen := map[string]bool{}
+	seen := make(map[string]bool, len(v.Items))
+	p.hasVolume = make(map[string]bool, len(v.Items))
 	for i, it := range v.Items {
 		at := index("volumes", i)
 		vol, ok := p.volume(it, at)
@@ -187,19 +188,10 @@ func (p *parser) volumes(v *jsonpos.Value) {
 		seen[vol.Name] = true
 		if ok {
 			p.pod.Volumes = append(p.pod.Volumes, vol)
+			p.volumeNames = append(p.volumeNames, vol.Name)
+			p.hasVolume[vol.Name] = true
 		}
 	}
-}
-
-// hasVolume reports whether the pod declares a volume; one that was refused
-// counts, since its own error says enough.
-func (p *parser) hasVolume(name string) bool {
-	for _, v := range p.pod.Volumes {
-		if v.Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *parser) volume(v *jsonpos.Value, path string) (Volume, bool) {

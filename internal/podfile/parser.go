@@ -15,18 +15,35 @@ const maxProblems = 100
 type parser struct {
 	pod      *Pod
 	problems []Problem
+	// volumeNames are the pod's volumes, for suggestions; hasVolume is for look-ups.
+	volumeNames []string
+	hasVolume   map[string]bool
+	// looked and cells are the work that suggestions took; see nearest.
+	looked, cells int
 }
 
+// full says that nothing more is reported.
+func (p *parser) full() bool { return len(p.problems) >= maxProblems }
+
 func (p *parser) report(s Severity, pos jsonpos.Pos, path, msg, suggestion string) {
-	msg, path = clipped(msg), clipped(path)
-	if len(p.problems) >= maxProblems {
+	if p.full() {
 		if s != Error || Failed(p.problems) {
 			return
 		}
 		// One error must not get lost behind warnings: it refuses the pod.
 		p.problems = p.problems[:maxProblems-1]
 	}
-	p.problems = append(p.problems, Problem{s, pos.File, pos.Line, pos.Column, path, msg, suggestion})
+	p.problems = append(p.problems, Problem{s, pos.File, pos.Line, pos.Column, clipped(path), clipped(msg), suggestion})
+}
+
+// reportNear is report for a word that is none of those known, with the one that
+// was probably meant.
+func (p *parser) reportNear(s Severity, pos jsonpos.Pos, path, msg, word string, known []string) {
+	suggestion := ""
+	if !p.full() {
+		suggestion = p.nearest(word, known)
+	}
+	p.report(s, pos, path, msg, suggestion)
 }
 
 func (p *parser) errorf(v *jsonpos.Value, path string, msg ...string) {
@@ -39,7 +56,7 @@ func (p *parser) warnf(pos jsonpos.Pos, path string, msg ...string) {
 
 // unknown warns of a key that the object cannot have.
 func (p *parser) unknown(m jsonpos.Member, path string, known []string) {
-	p.report(Warning, m.Pos, join(path, m.Key), "unknown key "+quote(m.Key)+", ignoring", nearest(m.Key, known))
+	p.reportNear(Warning, m.Pos, join(path, m.Key), "unknown key "+quote(m.Key)+", ignoring", m.Key, known)
 }
 
 func join(path, key string) string {
@@ -284,21 +301,60 @@ func (p *parser) stringMap(v *jsonpos.Value, path string) map[string]string {
 	return out
 }
 
-// nearest returns the known key that key was probably meant to be, or "".
-func nearest(key string, known []string) string {
-	if len(key) > 64 {
+// Limits of suggestions for one pod: the names that are looked at, and the steps
+// of distance. The generator reads thousands of pods.
+const (
+	maxWord   = 64
+	maxLooked = 8192
+	maxCells  = 1 << 16
+)
+
+// nearest returns the known word that word was probably meant to be, or "". When
+// the pod's suggestions took too much work it knows none.
+func (p *parser) nearest(word string, known []string) string {
+	if len(word) > maxWord {
 		return ""
 	}
-	best, limit := "", max(1, len(key)/3)+1
+	best, limit := "", max(1, len(word)/3)+1
+	var letters [256]int8
+	for i := range len(word) {
+		letters[word[i]]++
+	}
 	for _, k := range known {
-		if strings.EqualFold(k, key) {
+		if p.looked >= maxLooked {
+			break
+		}
+		p.looked++
+		if strings.EqualFold(k, word) {
 			return k
 		}
-		if d := distance(key, k); d < limit {
+		if differs(letters, len(word), k, limit) {
+			continue
+		}
+		// what comes with every distance counts, too
+		if p.cells += len(word)*len(k) + maxWord; p.cells > maxCells {
+			break
+		}
+		if d := distance(word, k); d < limit {
 			best, limit = k, d
 		}
 	}
 	return best
+}
+
+// differs tells cheaply that it takes limit edits or more to make k of a word with
+// n letters: an edit adds a letter, removes one or does both.
+func differs(letters [256]int8, n int, k string, limit int) bool {
+	if len(k)-n >= limit || n-len(k) >= limit {
+		return true
+	}
+	missing := 0
+	for i := range len(k) {
+		if letters[k[i]]--; letters[k[i]] < 0 {
+			missing++
+		}
+	}
+	return missing >= limit || n-len(k)+missing >= limit
 }
 
 // distance is the number of edits between two words: insert, remove, replace

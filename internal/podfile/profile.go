@@ -69,9 +69,10 @@ func (p *parser) applyProfile(root *jsonpos.Value) {
 		}
 	}
 	defaults, _ := jsonpos.Decode("", []byte(profileIsolators(profile)))
+	apps := root.Member("apps") // not for each app: the file may have many keys
 	for i := range pod.Apps {
 		app := &pod.Apps[i]
-		if profile == ProfileStrict && root.Member("apps").Items[i].Member("readOnlyRootFS") == nil {
+		if profile == ProfileStrict && apps.Items[i].Member("readOnlyRootFS") == nil {
 			app.ReadOnlyRootFS = true
 		}
 		if defaults != nil {

@@ -24,7 +24,7 @@ func (p *parser) params(v *jsonpos.Value, path, text string, known []string) (ma
 		case !ok:
 			p.errorf(v, path, quote(part), " is not KEY=VALUE")
 		case !isKnown:
-			p.report(Error, v.Pos, path, "unknown key "+quote(k), nearest(k, known))
+			p.reportNear(Error, v.Pos, path, "unknown key "+quote(k), k, known)
 		case again:
 			p.errorf(v, path, "key ", quote(k), " is given twice")
 		default:
