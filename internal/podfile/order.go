@@ -179,8 +179,8 @@ func (p *parser) specifiers(root *jsonpos.Value) {
 	}
 }
 
-// expandTree changes v in place: the tree is this parser's own after Merge,
-// except for lists and scalars, which Merge shares with the decoded documents,
+// expandTree changes v in place: the tree is this parser's own after merge,
+// except for lists and scalars, which it shares with the decoded documents,
 // also only ours.
 func (p *parser) expandTree(v *jsonpos.Value, path string, directive bool) {
 	switch v.Kind {

@@ -46,7 +46,7 @@ func (p *parser) pod0(name string, files []File) *jsonpos.Value {
 		p.report(Error, jsonpos.Pos{File: name + ".json"}, "", err.Error(), "")
 		return nil
 	}
-	var root *jsonpos.Value
+	var docs []*jsonpos.Value
 	for i, f := range files {
 		p.pod.Files = append(p.pod.Files, f.Path)
 		v, errs := jsonpos.Decode(f.Path, f.Data)
@@ -57,16 +57,16 @@ func (p *parser) pod0(name string, files []File) *jsonpos.Value {
 		case v == nil:
 		case v.Kind != jsonpos.Object:
 			p.wrongType(v, "", "an object")
-		case i == 0:
-			root = jsonpos.Merge(nil, v)
-		case root != nil:
-			root = jsonpos.Merge(root, v)
+		case i == 0 || docs != nil:
+			docs = append(docs, v)
 		}
 	}
 	if len(files) == 0 {
 		p.report(Error, jsonpos.Pos{File: name + ".json"}, "", "no file to read", "")
 	}
-	if root != nil {
+	var root *jsonpos.Value
+	if docs != nil {
+		root = merge(docs)
 		keepNullHealth(root)
 		dropNulls(root)
 		if hasAt {
@@ -78,7 +78,7 @@ func (p *parser) pod0(name string, files []File) *jsonpos.Value {
 
 // dropNulls removes members that are null: a null means an absent member, as
 // it does to encoding/json, which writes an appc manifest's empty lists so.
-// Merge did it for all objects but those in lists.
+// merge did it for all objects but those in lists.
 func dropNulls(v *jsonpos.Value) {
 	for _, it := range v.Items {
 		dropNulls(it)

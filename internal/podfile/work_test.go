@@ -3,8 +3,11 @@ package podfile
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/rkt-systemd/rkt/internal/jsonpos"
 )
 
 // series is a list of n values; %d is the number of one, from from on.
@@ -36,7 +39,7 @@ func costlyFiles() []costly {
 	pod := func(label, name string, valid bool, text string) costly {
 		return costly{label, name, valid, []File{{"web.json", []byte(text)}}}
 	}
-	return []costly{
+	out := []costly{
 		pod("mounts", "web", true, `{"volumes":[`+series(26000, 0, `"v%d,kind=empty"`)+`],"apps":[{"image":"a","mounts":[`+series(18000, 8000, `"volume=v%d,target=/"`)+`]}]}`),
 		pod("unknown volumes", "web", false, `{"volumes":[`+series(3000, 0, `"v%d,kind=empty"`)+`],"apps":[{"image":"a","mounts":[`+series(3000, 0, `"volume=x%d,target=/"`)+`]}]}`),
 		pod("unknown apps", "web", false, `{"apps":[`+series(511, 0, `{"name":"app%d","image":"a"}`)+`,{"image":"z","systemd":{"unit":{"After":[`+series(50000, 0, `"apq%d"`)+`]}}}]}`),
@@ -48,7 +51,13 @@ func costlyFiles() []costly {
 		pod("parameters", "web", false, `{`+app+`,"volumes":["x,`+strings.Repeat("kin=,", 100000)+`"]}`),
 		pod("unknown keys", "web", true, `{`+series(50000, 0, `"ap%d":0`)+`,`+app+`}`),
 		pod("profile", "web", true, `{`+series(30000, 0, `"k%d":0`)+`,"apps":[`+series(512, 0, `{"name":"a%d","image":"a"}`)+`],"rkt":{"profile":"strict"}}`),
+		pod("drop-ins", "web", true, `{`+series(30000, 0, `"k%d":0`)+`,`+app+`}`),
 	}
+	last := &out[len(out)-1]
+	for i := range maxDropIns - 1 {
+		last.files = append(last.files, File{fmt.Sprintf("%d.json", i), []byte(`{"rkt":{"hostname":"h"}}`)})
+	}
+	return out
 }
 
 // TestCostlyFiles: what is said of one pod takes a bounded amount of work, whatever
@@ -67,6 +76,22 @@ func TestCostlyFiles(t *testing.T) {
 				t.Errorf("suggestions looked at %d names in %d steps", p.looked, p.cells)
 			}
 		})
+	}
+}
+
+// TestManyDropIns: a drop-in costs what it holds itself, and no copy of the pod.
+func TestManyDropIns(t *testing.T) {
+	all := costlyFiles()
+	c := all[len(all)-1]
+	allocated := func(files []File) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		(&parser{}).pod0(c.name, files)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if one, many := allocated(c.files[:1]), allocated(c.files); many > 4*one {
+		t.Errorf("%d bytes for the pod alone, %d with drop-ins", one, many)
 	}
 }
 
@@ -131,4 +156,40 @@ func TestNearest(t *testing.T) {
 			t.Fatalf("nearest to %q is %q, want %q", word, got, want)
 		}
 	}
+}
+
+// FuzzMerge: all at once is the same as one after the other.
+func FuzzMerge(f *testing.F) {
+	f.Add(`{"a":1,"b":{"c":null,"d":{"e":2}},"n":null}`, `{"a":null,"b":{"d":{"f":3}}}`, `{"a":4,"b":{"d":{"e":null}}}`)
+	f.Add(`{"a":{"b":1}}`, `{"a":[1]}`, `{"a":{"c":null,"d":1}}`)
+	f.Add(`{"a":{"b":1},"z":0}`, `{"a":null}`, `{"z":1,"a":{"c":2}}`)
+	f.Add(`{"a":1}`, `{"a":{"b":{"c":null}}}`, `{"a":{"b":{"d":1}}}`)
+	f.Fuzz(func(t *testing.T, one, two, three string) {
+		var want *jsonpos.Value
+		var docs []*jsonpos.Value
+		for i, text := range []string{one, two, three} {
+			v, _ := jsonpos.Decode(fmt.Sprint(i), []byte(text))
+			if v == nil || v.Kind != jsonpos.Object {
+				return
+			}
+			docs = append(docs, v)
+			want = jsonpos.Merge(want, v)
+			if got := shown(merge(docs)); got != shown(want) {
+				t.Fatalf("merge of %s, %s, %s is\n%s, want\n%s", one, two, three, got, shown(want))
+			}
+		}
+	})
+}
+
+// shown is a tree with its positions.
+func shown(v *jsonpos.Value) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v:%d:%s:%v", v.Pos, v.Kind, v.Text, v.Bool)
+	for _, it := range v.Items {
+		b.WriteString("[" + shown(it) + "]")
+	}
+	for _, m := range v.Members {
+		fmt.Fprintf(&b, "{%v %q %s}", m.Pos, m.Key, shown(m.Value))
+	}
+	return b.String()
 }
