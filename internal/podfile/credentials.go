@@ -173,7 +173,14 @@ func (p *parser) checkCredentials(root *jsonpos.Value) {
 	}
 }
 
-// isSecret says that a string of the file must not be touched nor repeated.
-func isSecret(path, key string) bool {
-	return key == "set" && strings.HasPrefix(path, "rkt.credentials")
+// isSecret says that a string of the file must not be touched nor repeated: a
+// "set" below rkt.credentials. at is the object that holds the key.
+func isSecret(at *place, key string) bool {
+	if key != "set" || at.up == nil {
+		return false
+	}
+	for at.up.up != nil {
+		at = at.up
+	}
+	return at.up.key == "rkt" && at.key == "credentials"
 }

@@ -175,31 +175,54 @@ func findCycle(edges [][]int) []int {
 // systemd to resolve.
 func (p *parser) specifiers(root *jsonpos.Value) {
 	for _, m := range root.Members {
-		p.expandTree(m.Value, m.Key, m.Key == "systemd")
+		p.expandTree(m.Value, &place{key: m.Key}, m.Key == "systemd")
 	}
+}
+
+// place is where a value is in the tree. A path is made of it when one is needed:
+// under a long key the paths of all values would cost more than everything else.
+type place struct {
+	up     *place
+	key    string
+	inList bool
+	i      int
+}
+
+func (at *place) path() string {
+	switch {
+	case at.up == nil:
+		return at.key
+	case at.inList:
+		return index(at.up.path(), at.i)
+	}
+	return join(at.up.path(), at.key)
 }
 
 // expandTree changes v in place: the tree is this parser's own after merge,
 // except for lists and scalars, which it shares with the decoded documents,
 // also only ours.
-func (p *parser) expandTree(v *jsonpos.Value, path string, directive bool) {
+func (p *parser) expandTree(v *jsonpos.Value, at *place, directive bool) {
 	switch v.Kind {
 	case jsonpos.String:
-		v.Text = p.expand(v, path, directive)
+		v.Text = p.expand(v, at, directive)
 	case jsonpos.Array:
+		in := place{up: at, inList: true}
 		for i, it := range v.Items {
-			p.expandTree(it, index(path, i), directive)
+			in.i = i
+			p.expandTree(it, &in, directive)
 		}
 	case jsonpos.Object:
+		in := place{up: at}
 		for _, m := range v.Members {
-			if !isSecret(path, m.Key) {
-				p.expandTree(m.Value, join(path, m.Key), directive)
+			if !isSecret(at, m.Key) {
+				in.key = m.Key
+				p.expandTree(m.Value, &in, directive)
 			}
 		}
 	}
 }
 
-func (p *parser) expand(v *jsonpos.Value, path string, directive bool) string {
+func (p *parser) expand(v *jsonpos.Value, at *place, directive bool) string {
 	s := v.Text
 	if strings.IndexByte(s, '%') < 0 {
 		return s
@@ -227,7 +250,9 @@ func (p *parser) expand(v *jsonpos.Value, path string, directive bool) string {
 		case c == '%':
 			b.WriteByte('%')
 		default:
-			p.errorf(v, path, "unknown specifier in ", quote(s), ", want %i, %I, %p, %P, %n, %N or %%")
+			if !p.full() {
+				p.errorf(v, at.path(), "unknown specifier in ", quote(s), ", want %i, %I, %p, %P, %n, %N or %%")
+			}
 			return s
 		}
 	}

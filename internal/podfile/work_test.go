@@ -51,6 +51,8 @@ func costlyFiles() []costly {
 		pod("parameters", "web", false, `{`+app+`,"volumes":["x,`+strings.Repeat("kin=,", 100000)+`"]}`),
 		pod("unknown keys", "web", true, `{`+series(50000, 0, `"ap%d":0`)+`,`+app+`}`),
 		pod("profile", "web", true, `{`+series(30000, 0, `"k%d":0`)+`,"apps":[`+series(512, 0, `{"name":"a%d","image":"a"}`)+`],"rkt":{"profile":"strict"}}`),
+		pod("long key", "web@x", true, `{`+app+`,"`+strings.Repeat("k", 500000)+`":[`+series(60000, 0, "0")+`]}`),
+		pod("specifiers under a long key", "web@x", false, `{`+app+`,"`+strings.Repeat("k", 500000)+`":[`+series(60000, 0, `"%z"`)+`]}`),
 		pod("drop-ins", "web", true, `{`+series(30000, 0, `"k%d":0`)+`,`+app+`}`),
 	}
 	last := &out[len(out)-1]
@@ -74,6 +76,11 @@ func TestCostlyFiles(t *testing.T) {
 			}
 			if p.looked > maxLooked || p.cells > maxCells+maxWord*maxWord*2 {
 				t.Errorf("suggestions looked at %d names in %d steps", p.looked, p.cells)
+			}
+			for _, pr := range p.problems {
+				if len(pr.Path) > 2000 {
+					t.Errorf("a path of %d characters", len(pr.Path))
+				}
 			}
 		})
 	}
