@@ -79,6 +79,8 @@ type Index struct {
 	entries map[string]Entry
 	// dropIns maps a pod file's name to its NAME.json.d directories.
 	dropIns map[string][]string
+	// instances maps a template's name to its instances among dropIns.
+	instances map[string][]string
 }
 
 // Scan lists the search path. A directory that is missing counts as empty;
@@ -88,7 +90,7 @@ func Scan(opts SearchOptions) (*Index, error) {
 	if dirs == nil {
 		dirs = append([]string{PendingDir}, DefaultDirs()...)
 	}
-	x := &Index{root: opts.Root, entries: map[string]Entry{}, dropIns: map[string][]string{}}
+	x := &Index{root: opts.Root, entries: map[string]Entry{}, dropIns: map[string][]string{}, instances: map[string][]string{}}
 	var errs []error
 	for _, dir := range dirs {
 		names, err := readDirNames(filepath.Join(opts.Root, dir))
@@ -97,7 +99,7 @@ func Scan(opts SearchOptions) (*Index, error) {
 		}
 		for _, n := range names {
 			if stem, ok := strings.CutSuffix(n, ".json.d"); ok {
-				x.dropIns[stem] = append(x.dropIns[stem], filepath.Join(dir, n))
+				x.addDropIns(stem, filepath.Join(dir, n))
 				continue
 			}
 			stem, ok := strings.CutSuffix(n, ".json")
@@ -115,6 +117,15 @@ func Scan(opts SearchOptions) (*Index, error) {
 		}
 	}
 	return x, errors.Join(errs...)
+}
+
+// addDropIns notes a directory of drop-ins. Instances are sorted out at once:
+// there may be thousands, and as many templates that ask for theirs.
+func (x *Index) addDropIns(stem, dir string) {
+	if prefix, instance, _ := strings.Cut(stem, "@"); instance != "" && x.dropIns[stem] == nil && CheckName(stem) == nil {
+		x.instances[prefix+"@"] = append(x.instances[prefix+"@"], stem)
+	}
+	x.dropIns[stem] = append(x.dropIns[stem], dir)
 }
 
 // readDirNames lists a directory without asking for the type of each entry.
@@ -149,12 +160,7 @@ func (x *Index) Has(name string) bool {
 // Instances returns the instances of a template ("web@") that have drop-ins of
 // their own, sorted.
 func (x *Index) Instances(template string) []string {
-	var out []string
-	for stem := range x.dropIns {
-		if strings.HasPrefix(stem, template) && stem != template && CheckName(stem) == nil {
-			out = append(out, stem)
-		}
-	}
+	out := append([]string(nil), x.instances[template]...)
 	sort.Strings(out)
 	return out
 }

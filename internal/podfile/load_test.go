@@ -103,6 +103,41 @@ func TestSearchPath(t *testing.T) {
 	}
 }
 
+func TestInstances(t *testing.T) {
+	opts := tree(t, map[string]string{
+		"etc/rkt/pods/t@.json":               minimal,
+		"etc/rkt/pods/t@.json.d/1.json":      "{}",
+		"etc/rkt/pods/t@b.json.d/1.json":     "{}",
+		"run/rkt/pods/t@b.json.d/2.json":     "{}",
+		"run/rkt/pods/t@a.json.d/1.json":     "{}",
+		"run/rkt/pods/t@a@b.json.d/1.json":   "{}",
+		"run/rkt/pods/t@a b.json.d/1.json":   "{}",
+		"run/rkt/pods/tt@c.json.d/1.json":    "{}",
+		"run/rkt/pods/plain.json.d/1.json":   "{}",
+		"run/rkt/pods/@nobody.json.d/1.json": "{}",
+	})
+	x, err := Scan(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"t@a", "t@b"}, x.Instances("t@")); d != "" {
+		t.Error(d)
+	}
+	if got := x.Instances("nobody@"); got != nil {
+		t.Error(got)
+	}
+	// Looking at all of them for each template would take minutes.
+	const many = 50000
+	for i := range many {
+		x.addDropIns(fmt.Sprintf("many%d@x", i), "/x")
+	}
+	for i := range many {
+		if got := x.Instances(fmt.Sprintf("many%d@", i)); len(got) != 1 {
+			t.Fatal(got)
+		}
+	}
+}
+
 func TestHostileFiles(t *testing.T) {
 	opts := tree(t, map[string]string{
 		"etc/rkt/pods/loop.json":  "-> loop.json",
