@@ -57,7 +57,11 @@ func (p *parser) directives(v *jsonpos.Value, path, section string) []Directive 
 		}
 		// The long search is only for those of which something can be said yet.
 		if known := known(section); !strings.HasPrefix(m.Key, "X-") && !p.full() && !strings.Contains(known, " "+m.Key+" ") {
-			p.reportNear(Warning, m.Pos, at, "systemd may not know the directive "+m.Key+"=", m.Key, strings.Fields(known))
+			var names []string
+			if !p.tired() {
+				names = strings.Fields(known)
+			}
+			p.reportNear(Warning, m.Pos, at, "systemd may not know the directive "+m.Key+"=", m.Key, names)
 		}
 		if section == "service" && (m.Key == "Environment" || m.Key == "EnvironmentFile" || m.Key == "PassEnvironment") {
 			p.warnf(m.Pos, at, "sets the environment of rkt itself, not of the apps; see apps[].environment")

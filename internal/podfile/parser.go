@@ -22,6 +22,9 @@ type parser struct {
 	looked, cells int
 }
 
+// tired says that nothing more is suggested.
+func (p *parser) tired() bool { return p.full() || p.looked >= maxLooked || p.cells >= maxCells }
+
 // full says that nothing more is reported.
 func (p *parser) full() bool { return len(p.problems) >= maxProblems }
 
@@ -40,7 +43,7 @@ func (p *parser) report(s Severity, pos jsonpos.Pos, path, msg, suggestion strin
 // was probably meant.
 func (p *parser) reportNear(s Severity, pos jsonpos.Pos, path, msg, word string, known []string) {
 	suggestion := ""
-	if !p.full() {
+	if !p.tired() {
 		suggestion = p.nearest(word, known)
 	}
 	p.report(s, pos, path, msg, suggestion)
@@ -305,7 +308,7 @@ func (p *parser) stringMap(v *jsonpos.Value, path string) map[string]string {
 // of distance. The generator reads thousands of pods.
 const (
 	maxWord   = 64
-	maxLooked = 8192
+	maxLooked = 2048
 	maxCells  = 1 << 16
 )
 
