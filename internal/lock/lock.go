@@ -54,36 +54,52 @@ func flock(f *os.File, op int) error {
 
 // Dir opens and locks a directory.
 func Dir(path string, m Mode) (*os.File, error) {
-	return open(path, os.O_RDONLY|syscall.O_DIRECTORY, m, false)
+	return open(path, os.O_RDONLY|syscall.O_DIRECTORY, 0, m, false)
 }
 
 // TryDir is Dir without waiting.
 func TryDir(path string, m Mode) (*os.File, error) {
-	return open(path, os.O_RDONLY|syscall.O_DIRECTORY, m, true)
+	return open(path, os.O_RDONLY|syscall.O_DIRECTORY, 0, m, true)
 }
 
 // Path opens (creating it, mode 0660) and locks a lock file. A cleaner may
 // unlink lock files, so the file locked is compared with the file at the path
 // and opened again when they differ.
 func Path(path string, m Mode) (*os.File, error) {
-	return open(path, os.O_RDWR|os.O_CREATE, m, false)
+	return open(path, os.O_RDWR|os.O_CREATE, shared, m, false)
 }
 
 // TryPath is Path without waiting.
 func TryPath(path string, m Mode) (*os.File, error) {
-	return open(path, os.O_RDWR|os.O_CREATE, m, true)
+	return open(path, os.O_RDWR|os.O_CREATE, shared, m, true)
 }
+
+// Private is Path for a file that only its owner can open, and so lock (mode
+// 0600): on one that others may read, any of them could keep the lock for ever.
+func Private(path string, m Mode) (*os.File, error) {
+	return open(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, private, m, false)
+}
+
+// TryPrivate is Private without waiting.
+func TryPrivate(path string, m Mode) (*os.File, error) {
+	return open(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, private, m, true)
+}
+
+// Modes of lock files.
+const (
+	shared  = 0o660
+	private = 0o600
+)
 
 // share lets the group that the directory gives a lock file use it, whatever
 // the umask: the file may be one that root made just now.
 func share(f *os.File) {
-	const mode = 0o660
 	st, err := f.Stat()
-	if err != nil || st.Mode().Perm()&mode == mode {
+	if err != nil || st.Mode().Perm()&shared == shared {
 		return
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) == os.Geteuid() {
-		_ = f.Chmod(st.Mode().Perm() | mode) // who cannot open it says so
+		_ = f.Chmod(st.Mode().Perm() | shared) // who cannot open it says so
 	}
 }
 
@@ -91,13 +107,13 @@ func share(f *os.File) {
 // somebody else got on.
 const maxTries = 10_000
 
-func open(path string, flags int, m Mode, try bool) (*os.File, error) {
+func open(path string, flags int, perm os.FileMode, m Mode, try bool) (*os.File, error) {
 	for range maxTries {
-		f, err := os.OpenFile(path, flags|syscall.O_CLOEXEC, 0o660)
+		f, err := os.OpenFile(path, flags|syscall.O_CLOEXEC, perm)
 		if err != nil {
 			return nil, err
 		}
-		if flags&os.O_CREATE != 0 {
+		if perm == shared {
 			share(f)
 		}
 		if try {
