@@ -113,52 +113,6 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Pos.String() + ": " + e.Msg }
 
-// Merge applies patch to base as RFC 7396 says and returns the result, which
-// shares parts with both; neither is changed. A null in the patch removes the
-// member, lists are replaced whole, and every part keeps its position.
-func Merge(base, patch *Value) *Value {
-	if patch == nil {
-		return base
-	}
-	if patch.Kind != Object {
-		return patch
-	}
-	out := &Value{Kind: Object, Pos: patch.Pos}
-	if base != nil && base.Kind == Object {
-		out.Pos = base.Pos
-		out.Members = make([]Member, len(base.Members), len(base.Members)+len(patch.Members))
-		copy(out.Members, base.Members)
-	}
-	// Large objects get an index, so that hostile input stays linear.
-	index := make(map[string]int, len(out.Members))
-	for i, m := range out.Members {
-		index[m.Key] = i
-	}
-	for _, m := range patch.Members {
-		i, ok := index[m.Key]
-		switch {
-		case m.Value.Kind == Null && ok:
-			out.Members[i].Value = nil
-		case m.Value.Kind == Null:
-		case ok:
-			m.Value = Merge(out.Members[i].Value, m.Value)
-			out.Members[i] = m
-		default:
-			m.Value = Merge(nil, m.Value)
-			index[m.Key] = len(out.Members)
-			out.Members = append(out.Members, m)
-		}
-	}
-	kept := out.Members[:0]
-	for _, m := range out.Members {
-		if m.Value != nil {
-			kept = append(kept, m)
-		}
-	}
-	out.Members = kept
-	return out
-}
-
 // AppendJSON appends v as compact standard JSON: no comments, no trailing
 // commas, members in order.
 func (v *Value) AppendJSON(b []byte) []byte {

@@ -70,36 +70,6 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-func TestMerge(t *testing.T) {
-	// The cases of RFC 7396, appendix A.
-	for _, c := range []struct{ base, patch, want string }{
-		{`{"a":"b"}`, `{"a":"c"}`, `{"a":"c"}`},
-		{`{"a":"b"}`, `{"b":"c"}`, `{"a":"b","b":"c"}`},
-		{`{"a":"b"}`, `{"a":null}`, `{}`},
-		{`{"a":"b","b":"c"}`, `{"a":null}`, `{"b":"c"}`},
-		{`{"a":["b"]}`, `{"a":"c"}`, `{"a":"c"}`},
-		{`{"a":"c"}`, `{"a":["b"]}`, `{"a":["b"]}`},
-		{`{"a":{"b":"c"}}`, `{"a":{"b":"d","c":null}}`, `{"a":{"b":"d"}}`},
-		{`{"a":[{"b":"c"}]}`, `{"a":[1]}`, `{"a":[1]}`},
-		{`["a","b"]`, `["c","d"]`, `["c","d"]`},
-		{`{"a":"b"}`, `["c"]`, `["c"]`},
-		{`{"a":"foo"}`, `null`, `null`},
-		{`{"a":"foo"}`, `"bar"`, `"bar"`},
-		{`{"e":null}`, `{"a":1}`, `{"e":null,"a":1}`},
-		{`[1,2]`, `{"a":"b","c":null}`, `{"a":"b"}`},
-		{`{}`, `{"a":{"bb":{"ccc":null}}}`, `{"a":{"bb":{}}}`},
-	} {
-		base, _ := Decode("a", []byte(c.base))
-		patch, _ := Decode("b", []byte(c.patch))
-		if got := string(Merge(base, patch).AppendJSON(nil)); got != c.want {
-			t.Errorf("Merge(%s, %s) = %s, want %s", c.base, c.patch, got, c.want)
-		}
-		if got := string(base.AppendJSON(nil)); got != c.base {
-			t.Errorf("Merge changed its base %s to %s", c.base, got)
-		}
-	}
-}
-
 // FuzzDecode compares with encoding/json: what it accepts is accepted with the
 // same meaning, but for duplicate keys and text that is not UTF-8; what comes
 // out is JSON it accepts.

@@ -198,7 +198,7 @@ func (at *place) path() string {
 	return join(at.up.path(), at.key)
 }
 
-// expandTree changes v in place: the tree is this parser's own after merge,
+// expandTree changes v in place: the tree is this parser's own after Merge,
 // except for lists and scalars, which it shares with the decoded documents,
 // also only ours.
 func (p *parser) expandTree(v *jsonpos.Value, at *place, directive bool) {

@@ -66,7 +66,7 @@ func (p *parser) pod0(name string, files []File) *jsonpos.Value {
 	}
 	var root *jsonpos.Value
 	if docs != nil {
-		root = merge(docs)
+		root = jsonpos.Merge(docs)
 		keepNullHealth(root)
 		dropNulls(root)
 		if hasAt {
@@ -78,7 +78,7 @@ func (p *parser) pod0(name string, files []File) *jsonpos.Value {
 
 // dropNulls removes members that are null: a null means an absent member, as
 // it does to encoding/json, which writes an appc manifest's empty lists so.
-// merge did it for all objects but those in lists.
+// Merge did it for all objects but those in lists.
 func dropNulls(v *jsonpos.Value) {
 	for _, it := range v.Items {
 		dropNulls(it)

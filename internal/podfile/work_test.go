@@ -6,8 +6,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-
-	"github.com/rkt-systemd/rkt/internal/jsonpos"
 )
 
 // series is a list of n values; %d is the number of one, from from on.
@@ -163,40 +161,4 @@ func TestNearest(t *testing.T) {
 			t.Fatalf("nearest to %q is %q, want %q", word, got, want)
 		}
 	}
-}
-
-// FuzzMerge: all at once is the same as one after the other.
-func FuzzMerge(f *testing.F) {
-	f.Add(`{"a":1,"b":{"c":null,"d":{"e":2}},"n":null}`, `{"a":null,"b":{"d":{"f":3}}}`, `{"a":4,"b":{"d":{"e":null}}}`)
-	f.Add(`{"a":{"b":1}}`, `{"a":[1]}`, `{"a":{"c":null,"d":1}}`)
-	f.Add(`{"a":{"b":1},"z":0}`, `{"a":null}`, `{"z":1,"a":{"c":2}}`)
-	f.Add(`{"a":1}`, `{"a":{"b":{"c":null}}}`, `{"a":{"b":{"d":1}}}`)
-	f.Fuzz(func(t *testing.T, one, two, three string) {
-		var want *jsonpos.Value
-		var docs []*jsonpos.Value
-		for i, text := range []string{one, two, three} {
-			v, _ := jsonpos.Decode(fmt.Sprint(i), []byte(text))
-			if v == nil || v.Kind != jsonpos.Object {
-				return
-			}
-			docs = append(docs, v)
-			want = jsonpos.Merge(want, v)
-			if got := shown(merge(docs)); got != shown(want) {
-				t.Fatalf("merge of %s, %s, %s is\n%s, want\n%s", one, two, three, got, shown(want))
-			}
-		}
-	})
-}
-
-// shown is a tree with its positions.
-func shown(v *jsonpos.Value) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%v:%d:%s:%v", v.Pos, v.Kind, v.Text, v.Bool)
-	for _, it := range v.Items {
-		b.WriteString("[" + shown(it) + "]")
-	}
-	for _, m := range v.Members {
-		fmt.Fprintf(&b, "{%v %q %s}", m.Pos, m.Key, shown(m.Value))
-	}
-	return b.String()
 }
