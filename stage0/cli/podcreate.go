@@ -50,11 +50,7 @@ func (a *app) write(ctx context.Context, o *writeOptions, name string, p *podjso
 	if o.runtime {
 		dir = podfile.DefaultDirs()[1]
 	}
-	mode := os.FileMode(0o644)
-	if o.private {
-		mode = 0o600
-	}
-	path, err := podjson.Install(dir, name, text, mode, o.replace)
+	path, err := podjson.Install(dir, name, text, o.private, o.replace)
 	if errors.Is(err, podjson.ErrExists) {
 		return hint(err, "--force replaces it")
 	}

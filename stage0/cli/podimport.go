@@ -21,6 +21,7 @@ import (
 	"github.com/rkt-systemd/rkt/internal/buildinfo"
 	"github.com/rkt-systemd/rkt/internal/podfile"
 	"github.com/rkt-systemd/rkt/stage0/podimport"
+	"github.com/rkt-systemd/rkt/stage0/podjson"
 	"github.com/rkt-systemd/rkt/stage0/podset"
 )
 
@@ -302,15 +303,9 @@ func (a *app) installImported(ctx context.Context, r *imported, dir string, o *i
 				return hint(fmt.Errorf("nothing was written: %s belongs to the set %q", p.Path, s.Name), "--dry-run prints the file; put it there")
 			}
 		}
-		mode := os.FileMode(0o644)
-		if p.Private {
-			mode = 0o600
-		}
-		wide := false
-		if st, err := os.Stat(p.Path); err == nil { // nor is it opened to more readers than it had
-			mode &= st.Mode().Perm() | 0o600
-			wide = st.Mode().Perm()&^mode&0o077 != 0
-		}
+		mode := podjson.Mode(p.Path, p.Private)
+		st, err := os.Stat(p.Path)
+		wide := err == nil && st.Mode().Perm()&^mode&0o077 != 0
 		if !bytes.Equal(have, p.text) || wide && p.Private {
 			files[rel] = podset.File{Data: p.text, Mode: mode}
 		}

@@ -265,9 +265,22 @@ func (p *Pod) Bytes(name string) ([]byte, []podfile.Problem, error) {
 // ErrExists means that there is a pod file already.
 var ErrExists = errors.New("pod file exists")
 
+// Mode is that of a pod file to be written: for root alone if it is private, and
+// never for more readers than a file has that it replaces.
+func Mode(path string, private bool) os.FileMode {
+	mode := os.FileMode(0o644)
+	if private {
+		mode = 0o600
+	}
+	if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+		mode &= st.Mode().Perm() | 0o600
+	}
+	return mode
+}
+
 // Install writes a pod file into dir, whole or not at all. One that is there is
-// only replaced if that is asked for, and does not get more readers by that.
-func Install(dir, name string, text []byte, mode os.FileMode, replace bool) (string, error) {
+// only replaced if that is asked for; see Mode.
+func Install(dir, name string, text []byte, private, replace bool) (string, error) {
 	if err := podfile.CheckName(name); err != nil {
 		return "", err
 	}
@@ -278,10 +291,7 @@ func Install(dir, name string, text []byte, mode os.FileMode, replace bool) (str
 	if _, err := os.Lstat(path); err == nil && !replace {
 		return "", fmt.Errorf("%w: %s", ErrExists, path)
 	}
-	if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
-		mode &= st.Mode().Perm() | 0o600
-	}
-	if err := atomicfile.WriteFile(path, text, mode); err != nil {
+	if err := atomicfile.WriteFile(path, text, Mode(path, private)); err != nil {
 		return "", fmt.Errorf("writing %q: %w", path, err)
 	}
 	return path, nil

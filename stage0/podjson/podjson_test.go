@@ -24,7 +24,7 @@ func TestInstallMode(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := Install(dir, "a", []byte("{}"), c.mode, true); err != nil {
+		if _, err := Install(dir, "a", []byte("{}"), c.mode == 0o600, true); err != nil {
 			t.Fatal(err)
 		}
 		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != c.want {

@@ -1,8 +1,8 @@
 package kube
 
 import (
+	"maps"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/rkt-systemd/rkt/stage0/podimport"
@@ -56,7 +56,7 @@ func (p *pod) environment(c *object, a *podjson.App) *variables {
 			if !ok && !ref.boolean("optional") {
 				ref.note(podimport.Todo, "name", "%q is not among the files: import it together, or write its variables into \"environment\"", name)
 			}
-			for _, k := range sorted(data) {
+			for _, k := range slices.Sorted(maps.Keys(data)) {
 				v.value = data[k]
 				vars.set(prefix+k, v)
 			}
@@ -133,15 +133,6 @@ func (p *pod) variable(e *object, vars *variables) {
 			ref.note(podimport.Todo, "fieldPath", "%s is known when the pod runs: set %s by hand, or find it out in the app", field, name)
 		}
 	}
-}
-
-func sorted(m map[string]string) []string {
-	var out []string
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
 }
 
 // words are those of a command, with variables. Secrets are left out: others can

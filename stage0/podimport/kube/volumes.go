@@ -2,7 +2,9 @@ package kube
 
 import (
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/rkt-systemd/rkt/stage0/podimport"
@@ -109,7 +111,7 @@ func (p *pod) files(a *podjson.App, o *object, volume string, m *object, target,
 		o.note(podimport.Todo, "name", "%q is not among the files: write its files to %s", name, dir)
 	}
 	paths := items(o, data)
-	for _, key := range sorted(paths) {
+	for _, key := range slices.Sorted(maps.Keys(paths)) {
 		rel := paths[key]
 		if path.Clean("/"+rel) != "/"+rel {
 			o.note(podimport.Dropped, "items", "%q leads out of its volume", rel)
@@ -155,7 +157,7 @@ func (p *pod) secretFiles(a *podjson.App, o *object, volume string, m *object, t
 	if p.p.Rkt.Credentials == nil {
 		p.p.Rkt.Credentials = map[string]podjson.Credential{}
 	}
-	for _, key := range sorted(paths) {
+	for _, key := range slices.Sorted(maps.Keys(paths)) {
 		if sub != "" && paths[key] != sub {
 			continue
 		}
